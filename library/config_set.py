@@ -60,7 +60,7 @@ options:
     elements: dict
   timeout: {description: Seconds that the probes may take after an apply., type: int, default: 60}
   command_timeout: {description: Seconds that one command may take., type: int, default: 300}
-  settle: {description: Seconds that a unit must stay up after an apply., type: float, default: 2}
+  settle: {description: Seconds that units and containers must stay up after an apply., type: float, default: 2}
   state_dir: {description: Where stamps live., type: path, default: /var/lib/redoubt/config_sets}
 author: Redoubt founders
 """
@@ -288,6 +288,7 @@ def argument_spec() -> dict[str, Any]:
             **dicts,
             "options": {
                 "unit": {"type": "str"},
+                "containers": {"type": "list", "elements": "str"},
                 "tcp": {"type": "str"},
                 "http": {"type": "str"},
                 "command": {"type": "list", "elements": "str"},
@@ -298,8 +299,8 @@ def argument_spec() -> dict[str, Any]:
                 "verify": {"type": "bool", "default": True},
                 "connect_to": {"type": "str"},
             },
-            "mutually_exclusive": [["unit", "tcp", "http", "command"]],
-            "required_one_of": [["unit", "tcp", "http", "command"]],
+            "mutually_exclusive": [["unit", "containers", "tcp", "http", "command"]],
+            "required_one_of": [["unit", "containers", "tcp", "http", "command"]],
         },
         "timeout": {"type": "int", "default": 60},
         "command_timeout": {"type": "int", "default": 300},

@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import time
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,6 +61,64 @@ def _unit_report(unit: str, state: dict[str, str]) -> str:
         f"unit {unit} is {state.get('ActiveState', 'unknown')}/{state.get('SubState', '?')}"
         f" (result {state.get('Result', '?')}); its last words: {journal[-1200:] or 'none'}"
     )
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """What Docker says of one container; `newest_image` is what its image's name stands for now."""
+
+    name: str
+    status: str
+    restarts: str = ""
+    started: str = ""
+    image: str = ""
+    newest_image: str = ""
+
+    def problem(self, before: ContainerState | None = None) -> str | None:
+        """What is wrong, compared with an earlier look if there was one; None when it runs well."""
+        if self.status != "running":
+            return f"container {self.name} is {self.status}"
+        if self.image != self.newest_image:
+            return (
+                f"container {self.name} runs {self.image}, but its image's name now means {self.newest_image}"
+            )
+        if before and (before.restarts, before.started) != (self.restarts, self.started):
+            return f"container {self.name} restarted {self.restarts} times, it does not stay up"
+        return None
+
+
+def container_states(names: list[str]) -> list[ContainerState]:
+    """Look at the named containers with one call (and one more for their images)."""
+    form = "{{.Name}} {{.State.Status}} {{.RestartCount}} {{.State.StartedAt}} {{.Image}} {{.Config.Image}}"
+    _, text = run(["docker", "container", "inspect", "--format", form, *names], 20)
+    rows = {row[0].lstrip("/"): row[1:] for row in map(str.split, text.splitlines()) if len(row) == 6}
+    newest = {image: _image_id(image) for image in sorted({row[4] for row in rows.values()})}
+    states = []
+    for name in names:
+        status, restarts, started, image, image_name = rows.get(name, ["missing", "", "", "", ""])
+        states.append(ContainerState(name, status, restarts, started, image, newest.get(image_name, "")))
+    return states
+
+
+def _image_id(name: str) -> str:
+    status, text = run(["docker", "image", "inspect", "--format", "{{.Id}}", name], 20)
+    return text if status == 0 else "no image"
+
+
+def _containers(probe: dict[str, Any], settle: float) -> str | None:
+    names = probe["containers"]
+    before = container_states(names)
+    problems = [(state.name, state.problem()) for state in before]
+    if settle and not any(problem for _, problem in problems):
+        time.sleep(settle)
+        earlier = {state.name: state for state in before}
+        problems = [(state.name, state.problem(earlier[state.name])) for state in container_states(names)]
+    return next((f"{problem}; {_last_words(name)}" for name, problem in problems if problem), None)
+
+
+def _last_words(container: str) -> str:
+    _, log = run(["docker", "logs", "--tail", "8", container], 20)
+    return f"its last words: {log[-1200:] or 'none'}"
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -144,29 +203,31 @@ def _command(probe: dict[str, Any]) -> str | None:
 
 
 def ask(probe: dict[str, Any], settle: float = 0) -> str | None:
-    """Ask one probe once. A probe has exactly one of the keys unit, tcp, http, command.
+    """Ask one probe once. A probe has exactly one of the keys unit, containers, tcp, http, command.
 
     Raises ValueError for a probe of no known kind.
     """
     if probe.get("unit"):
         return _unit(probe, settle)
+    if probe.get("containers"):
+        return _containers(probe, settle)
     if probe.get("tcp"):
         return _tcp(probe)
     if probe.get("http"):
         return _http(probe)
     if probe.get("command"):
         return _command(probe)
-    raise ValueError(f"a probe needs unit, tcp, http or command: {sorted(probe)}")
+    raise ValueError(f"a probe needs unit, containers, tcp, http or command: {sorted(probe)}")
 
 
 def ask_until(probes: list[dict[str, Any]], timeout: float, settle: float) -> str | None:
     """Ask all probes again and again until each is good, at most `timeout` seconds in all.
 
-    Returns None, or what the first still failing probe says. Units are watched for `settle` seconds after
-    everything else is good, so that a crash loop is not taken for a start.
+    Returns None, or what the first still failing probe says. Units and containers are watched for `settle`
+    seconds after everything else is good, so that a crash loop is not taken for a start.
     """
     deadline = time.monotonic() + timeout
-    for probe in sorted(probes, key=lambda item: bool(item.get("unit"))):
+    for probe in sorted(probes, key=_must_stay_up):
         while True:
             problem = ask(probe)
             if problem is None:
@@ -175,8 +236,12 @@ def ask_until(probes: list[dict[str, Any]], timeout: float, settle: float) -> st
                 return problem
             time.sleep(0.3)
     for probe in probes:
-        if probe.get("unit"):
+        if _must_stay_up(probe):
             problem = ask(probe, settle)
             if problem:
                 return problem
     return None
+
+
+def _must_stay_up(probe: dict[str, Any]) -> bool:
+    return bool(probe.get("unit") or probe.get("containers"))
