@@ -243,8 +243,7 @@ def _desired(params: dict[str, Any]) -> Desired:
         raise Refused(f"these paths are given twice: {', '.join(twice)}")
     return Desired(
         directories=[
-            DesiredDirectory(d["path"], _mode(d["mode"]), d["owner"], d["group"])
-            for d in params["directories"]
+            DesiredDirectory(d["path"], _mode(d["mode"]), d["owner"], d["group"]) for d in params["directories"]
         ],
         files=files,
         links={link["path"]: link["target"] for link in params["links"]},

@@ -79,9 +79,7 @@ class ContainerState:
         if self.status != "running":
             return f"container {self.name} is {self.status}"
         if self.image != self.newest_image:
-            return (
-                f"container {self.name} runs {self.image}, but its image's name now means {self.newest_image}"
-            )
+            return f"container {self.name} runs {self.image}, but its image's name now means {self.newest_image}"
         if before and (before.restarts, before.started) != (self.restarts, self.started):
             return f"container {self.name} restarted {self.restarts} times, it does not stay up"
         return None
