@@ -1,0 +1,266 @@
+# Copyright: Redoubt contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor's pure parts: which checks a host needs, and what the answers mean together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Check = dict[str, Any]
+Document = dict[str, Any]
+
+# Paths of engines that must never be reachable from outside (vLLM's, see its own security documentation).
+CLOSED_PATHS = (
+    "/metrics",
+    "/invocations",
+    "/docs",
+    "/v1/load_lora_adapter",
+    "/openapi.json",
+    "/tokenize",
+    "/",
+)
+
+
+def _engine_checks(engine: Document) -> list[Check]:
+    name = engine["name"]
+    at = f"{engine['address']}:{engine['port']}"
+    return [
+        {
+            "id": f"engine.{name}.container",
+            "kind": "container",
+            "container": engine["container"],
+            "config_digest": engine["image"]["config_digest"],
+            "addresses": [at],
+            "remedy": f"Read 'docker logs {engine['container']}', then run the serve playbook again.",
+        },
+        {
+            "id": f"engine.{name}.completion",
+            "kind": "completion",
+            "url": f"http://{at}/v1/completions",
+            "model": name,
+            "remedy": f"The engine does not generate: read 'docker logs {engine['container']}'.",
+        },
+    ]
+
+
+def _weights_check(engine: Document, manifests: dict[str, Document], deep: bool) -> Check:
+    weights = engine["weights"]
+    return {
+        "id": f"weights.{weights['name']}",
+        "kind": "weights",
+        "path": weights["path"],
+        "files": manifests[weights["name"]]["files"],
+        "deep": deep,
+        "remedy": "Remove that folder and run the weights playbook: it copies and proves the files again.",
+    }
+
+
+def _monitoring_checks(url: str) -> list[Check]:
+    return [
+        {
+            "id": "monitoring.targets",
+            "kind": "targets",
+            "url": url,
+            "remedy": "The target named does not answer Prometheus: look at its service and its port.",
+        },
+        {
+            "id": "monitoring.rules",
+            "kind": "rules",
+            "url": url,
+            "remedy": "Run the monitoring playbook again; it checks the rules before it installs them.",
+        },
+    ]
+
+
+def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
+    """The checks to be made on one host, from its plan.
+
+    `settings`: {deep: bool, min_free_percent: number, prometheus_url: str, certificate: str}.
+    Raises KeyError when the plan lacks a part that its `kinds` promise.
+    """
+    manifests = {row["name"]: row for row in plan["weights"]}
+    checks: list[Check] = []
+    for engine in plan["engines"]:
+        checks += _engine_checks(engine)
+        checks.append(_weights_check(engine, manifests, settings["deep"]))
+    if plan["engines"]:
+        checks.append(
+            {
+                "id": "release.current",
+                "kind": "release",
+                "path": "/opt/redoubt/current",
+                "remedy": "Run the serve playbook; it writes a release and moves the link.",
+            }
+        )
+    if plan.get("gateway"):
+        checks += [
+            {
+                "id": "unit.nginx",
+                "kind": "unit",
+                "unit": "nginx.service",
+                "remedy": "Run 'nginx -t' on the host, then the gateway playbook.",
+            },
+            {
+                "id": "gateway.certificate",
+                "kind": "certificate",
+                "path": settings["certificate"],
+                "min_days": 14,
+                "remedy": "Run the gateway playbook (private CA), or give a new certificate (files).",
+            },
+        ]
+    if plan.get("monitoring"):
+        checks += _monitoring_checks(settings["prometheus_url"])
+    return checks + _host_checks(settings)
+
+
+def _host_checks(settings: Document) -> list[Check]:
+    return [
+        {
+            "id": "unit.docker",
+            "kind": "unit",
+            "unit": "docker.service",
+            "remedy": "Read 'journalctl -u docker', then run the host playbook.",
+        },
+        {
+            "id": "logs.limits",
+            "kind": "log_limits",
+            "remedy": "Recreate the container: log limits hold only for containers made after they were set.",
+        },
+        {
+            "id": "config.drift",
+            "kind": "drift",
+            "state_dir": "/var/lib/redoubt/config_sets",
+            "remedy": "Run the playbook of that part: it puts the file back and proves the service.",
+        },
+        {
+            "id": "secrets.modes",
+            "kind": "secrets",
+            "paths": settings["secret_paths"],
+            "remedy": "chmod 0600 the files, and change the secrets if others had access.",
+        },
+        *(
+            {
+                "id": f"disk.{path}",
+                "kind": "disk",
+                "path": path,
+                "min_free_percent": settings["min_free_percent"],
+                "remedy": f"Free space on {path}: old releases, images and model revisions go first.",
+            }
+            for path in ("/", "/var/lib/docker", "/srv/redoubt")
+        ),
+    ]
+
+
+def doctor_outside_checks(plan: Document, settings: Document) -> list[Check]:
+    """The checks to be made from the control host against one gateway, as a client would see it.
+
+    `settings`: {url, server_name, connect_to, port, ca, private_addresses: [host:port]}. The key is not in here.
+    """
+    gateway = plan.get("gateway")
+    if not gateway or not gateway["models"]:
+        return []
+    base = {key: settings[key] for key in ("url", "server_name", "connect_to", "ca")}
+    anonymous = {**base, "kind": "status", "paths": ["/v1/models"], "status": 401}
+    checks: list[Check] = [
+        {
+            **base,
+            "id": "gateway.key",
+            "kind": "status",
+            "paths": ["/v1/models"],
+            "status": 200,
+            "remedy": "Check that this machine's address is in gateway_allowed_cidrs and that the key is current.",
+        },
+        {
+            **anonymous,
+            "id": "gateway.no_key",
+            "anonymous": True,
+            "remedy": "The gateway lets requests without a key in. Run the gateway playbook now.",
+        },
+        {
+            **anonymous,
+            "id": "gateway.wrong_key",
+            "present_key": "sk-this-key-was-never-issued-0000000000000000",
+            "remedy": "The gateway takes a key that was never issued. Run the gateway playbook now.",
+        },
+        {
+            **base,
+            "id": "gateway.closed_routes",
+            "kind": "status",
+            "paths": list(CLOSED_PATHS),
+            "status": 404,
+            "remedy": "A route outside the plan is open. Run the gateway playbook now.",
+        },
+        {
+            **base,
+            "id": "gateway.stream",
+            "kind": "stream",
+            "model": gateway["models"][0]["name"],
+            "remedy": "Compare with the engine's own completion check; read the gateway's access log.",
+        },
+        {
+            "id": "gateway.tls_versions",
+            "kind": "tls_versions",
+            "address": f"{settings['connect_to']}:{settings['port']}",
+            "server_name": settings["server_name"],
+            "remedy": "Set gateway_tls_profile to intermediate or modern and run the gateway playbook.",
+        },
+    ]
+    if settings["private_addresses"]:
+        checks.append(
+            {
+                "id": "ports.closed",
+                "kind": "closed",
+                "addresses": settings["private_addresses"],
+                "remedy": "A private port answers from outside: bind it to loopback and close it in the firewall.",
+            }
+        )
+    return checks
+
+
+def doctor_verdict(answers: list[Document], host: str) -> Document:
+    """One host's verdict `{host, ok, checks}`; without any check it is not ok."""
+    return {"host": host, "ok": bool(answers) and all(a["ok"] for a in answers), "checks": answers}
+
+
+def doctor_site_verdict(verdicts: dict[str, Document | None], expected: list[str]) -> Document:
+    """The site's verdict `{ok, hosts: {name: verdict}}`. An expected host without a verdict is not ok."""
+    hosts: dict[str, Document] = {}
+    for name in expected:
+        missing = {
+            "id": "host.reached",
+            "ok": False,
+            "detail": f"{name} gave no verdict in this run",
+            "remedy": f"Look why {name} could not be reached or stopped earlier in this run.",
+        }
+        hosts[name] = verdicts.get(name) or doctor_verdict([missing], name)
+    return {"ok": bool(hosts) and all(h["ok"] for h in hosts.values()), "hosts": hosts}
+
+
+def doctor_table(site: Document) -> list[str]:
+    """The verdict as lines for people: failures in full, good checks one line each."""
+    lines: list[str] = []
+    for name, verdict in site["hosts"].items():
+        good = sum(1 for c in verdict["checks"] if c["ok"])
+        lines.append(
+            f"{'OK     ' if verdict['ok'] else 'NOT OK '} {name}: {good} of {len(verdict['checks'])} checks are good"
+        )
+        for check in verdict["checks"]:
+            lines.append(f"  {'ok    ' if check['ok'] else 'NOT OK'} {check['id']}: {check['detail']}")
+            if not check["ok"]:
+                lines.append(f"         -> {check['remedy']}")
+    lines.append(f"verdict: {'ok' if site['ok'] else 'NOT OK'}")
+    return lines
+
+
+class FilterModule:
+    """Registers the filters."""
+
+    def filters(self) -> dict[str, Any]:
+        """Names as used in templates."""
+        return {
+            "doctor_inside_checks": doctor_inside_checks,
+            "doctor_outside_checks": doctor_outside_checks,
+            "doctor_site_verdict": doctor_site_verdict,
+            "doctor_table": doctor_table,
+            "doctor_verdict": doctor_verdict,
+        }

@@ -1,0 +1,62 @@
+#!/usr/bin/python
+# Copyright: Redoubt contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: carry out the doctor's checks."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.checks import KINDS, examine
+from ansible.module_utils.config_files import write_atomically
+
+DOCUMENTATION = r"""
+module: doctor
+short_description: Carry out a list of checks and report each
+description:
+  - Looks, never changes. What a check finds does not fail the task; the verdict is the caller's.
+options:
+  checks: {description: "Checks, each {id, kind, remedy, ...}.", type: list, elements: dict, required: true}
+  api_key: {description: Key for checks that go through the gateway., type: str}
+  report: {description: File on this machine that gets the report as JSON., type: path}
+author: Redoubt founders
+"""
+
+EXAMPLES = r"""
+- name: Look at Nginx
+  doctor:
+    checks: [{id: unit.nginx, kind: unit, unit: nginx.service, remedy: "Run the gateway play."}]
+"""
+
+RETURN = r"""
+checks: {description: "The answers, {id, ok, detail, remedy, seconds}.", type: list, returned: always}
+ok: {description: Whether all are good., type: bool, returned: always}
+"""
+
+
+def main() -> None:
+    """Entry point."""
+    spec: dict[str, Any] = {
+        "checks": {"type": "list", "elements": "dict", "required": True},
+        "api_key": {"type": "str", "no_log": True},
+        "report": {"type": "path"},
+    }
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    checks = module.params["checks"]
+    unknown = sorted({c.get("kind", "") for c in checks} - set(KINDS))
+    if unknown:
+        module.fail_json(msg=f"unknown kinds of check: {', '.join(unknown)}; known: {', '.join(sorted(KINDS))}")
+    # Most checks wait for somebody else (a service, a disk), so threads are enough.
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        answers = list(pool.map(examine, [{**c, "api_key": module.params["api_key"]} for c in checks]))
+    document = {"ok": all(a["ok"] for a in answers), "checks": answers}
+    if module.params["report"] and not module.check_mode:
+        write_atomically(module.params["report"], json.dumps(document, indent=2).encode(), 0o644, 0, 0)
+    module.exit_json(changed=False, **document)
+
+
+if __name__ == "__main__":
+    main()
