@@ -1,0 +1,81 @@
+"""How far a long step is, as a small JSON file that a watcher may read at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+INTERVAL = 0.5
+
+
+class Progress:
+    """Counts bytes from any thread and writes them down at most twice a second.
+
+    The file holds ``{schema, what, item, done_bytes, total_bytes, bytes_per_second, seconds, finished, pid, updated}``.
+    A file that cannot be written is no reason to stop the work: it is then left out.
+    """
+
+    def __init__(self, path: Path | None, what: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path = path
+        self.what = what
+        self.total = total
+        self.done = 0
+        self._clock = clock
+        self._item = ""
+        self._start = clock()
+        self._written = float("-inf")
+        self._lock = threading.Lock()
+
+    def add(self, count: int, item: str) -> None:
+        """Note that ``count`` more bytes of ``item`` are done."""
+        with self._lock:
+            self.done += count
+            self._item = item
+            now = self._clock()
+            if now - self._written >= INTERVAL:
+                self._written = now
+                self._write(finished=False)
+
+    def finish(self) -> None:
+        """Write the last state, if any state was ever written."""
+        with self._lock:
+            if self.done:
+                self._write(finished=True)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._start
+
+    def _write(self, finished: bool) -> None:
+        if self.path is None:
+            return
+        seconds = max(self.seconds, 1e-6)
+        document = {
+            "schema": 1,
+            "what": self.what,
+            "item": self._item,
+            "done_bytes": self.done,
+            "total_bytes": self.total,
+            "bytes_per_second": int(self.done / seconds),
+            "seconds": round(seconds, 1),
+            "finished": finished,
+            "pid": os.getpid(),
+            "updated": int(time.time()),
+        }
+        with contextlib.suppress(OSError):
+            write_json(self.path, document, mode=0o644)
+
+
+def write_json(path: Path, document: object, mode: int = 0o600) -> None:
+    """Write a JSON file so that a reader sees the old or the new one, never a part. Raises OSError."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    temporary.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+    temporary.chmod(mode)
+    temporary.replace(path)
