@@ -48,8 +48,9 @@ def _weights_check(engine: Document, manifests: dict[str, Document], deep: bool)
     return {
         "id": f"weights.{weights['name']}",
         "kind": "weights",
-        "path": weights["path"],
-        "files": manifests[weights["name"]]["files"],
+        "root": weights["path"].rsplit("/", 2)[0],
+        "stamps": "/var/lib/redoubt/weights",
+        "model": manifests[weights["name"]],
         "deep": deep,
         "remedy": "Remove that folder and run the weights playbook: it copies and proves the files again.",
     }
