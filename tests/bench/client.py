@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import itertools
 import json
 import socket
 import ssl
@@ -59,7 +60,7 @@ def stream(options: argparse.Namespace, headers: dict[str, str], tokens: int) ->
     )
     times = [time.perf_counter() for line in connection.getresponse() if line.startswith(b"data: {")]
     connection.close()
-    gaps = [1000 * (after - before) for before, after in zip(times, times[1:], strict=False)]
+    gaps = [1000 * (after - before) for before, after in itertools.pairwise(times)]
     return 1000 * (times[0] - started), gaps
 
 

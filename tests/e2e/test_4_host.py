@@ -6,7 +6,6 @@ import json
 
 from tests.support.site import MODEL, Site
 
-
 # Flips one bit near the end of a file and puts its times back, as failing hardware would.
 FLIP = """
 import os, sys
