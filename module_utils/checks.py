@@ -107,7 +107,7 @@ def _log_limits(check: Check) -> Answer:
             bad.append(item["Name"].lstrip("/"))
     if bad:
         return False, f"no log limit on {', '.join(sorted(bad))}: made before the limit was set"
-    return bool(ids), f"{len(ids)} running containers, all with a log limit"
+    return True, f"{len(ids)} running containers, all with a log limit"
 
 
 def _disk(check: Check) -> Answer:
