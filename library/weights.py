@@ -80,6 +80,7 @@ models:
   type: list
   returned: present, verified
 ok: {description: Whether every model is as its manifest says, type: bool, returned: verified}
+pending: {description: Whether C(present) would do anything, type: bool, returned: planned}
 needed: {description: "Files to bring (model, path, size, folder)", type: list, returned: planned}
 removed: {description: Folders removed, type: list, returned: absent}
 bytes: {description: Bytes copied, type: int, returned: present}
@@ -103,7 +104,8 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
         return {"changed": bool(removed), "removed": removed}
     models = parse_models(params["models"], params["allow_pickle"])
     if params["state"] == "planned":
-        return {"changed": False, "needed": planned(store, models, settings)}
+        pending, needed = planned(store, models, settings)
+        return {"changed": False, "pending": pending, "needed": needed}
     if params["state"] == "verified":
         verdicts = verified(store, models, settings, params["deep"])
         texts = [fault["text"] for verdict in verdicts for fault in verdict["faults"]]

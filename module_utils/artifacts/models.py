@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +91,24 @@ def present(
         return changed, outcomes
 
 
-def planned(store: Store, models: Sequence[Model], settings: Settings) -> list[dict[str, Any]]:
-    """Return the files that must come from the control host, each with the folder where it is to be put.
+def planned(store: Store, models: Sequence[Model], settings: Settings) -> tuple[bool, list[dict[str, Any]]]:
+    """Tell whether ``present`` would do anything, and which files must come from the control host for it.
 
-    Raises Refusal when they do not fit, OSError.
+    Each file is ``{model, path, size, folder}``; folder is where it is to be put. Raises Refusal when they do not
+    fit, OSError.
     """
-    with _holding(store, settings.check), ThreadPoolExecutor(settings.threads) as pool:
-        progress = _progress(settings, 0)
-        work = [_look(store, model, Stamp.read(store.stamp(model)), pool, progress) for model in models]
+    with _holding(store, settings.check) as made, ThreadPoolExecutor(settings.threads) as pool:
+        dry = replace(settings, check=True)
+        progress = _progress(dry, 0)
+        stamps = {model: Stamp.read(store.stamp(model)) for model in models}
+        work = [_look(store, model, stamps[model], pool, progress) for model in models]
         _refuse_early(store, work, None, settings)
-        return [
+        pending = made
+        for item in work:
+            outcome = _settle(store, item, stamps[item.model], None, dry, pool, progress)
+            pruned = _prune(store, item.model, dry)
+            pending = pending or outcome.state != "present" or bool(outcome.bytes_hashed or pruned)
+        return pending, [
             {
                 "model": item.model.name,
                 "path": entry.path,
@@ -203,12 +211,9 @@ def _refuse_early(store: Store, work: Sequence[_Work], source: Source | None, se
             staged = store.staged(item.model) / entry.path
             arrived = staged.is_file() and staged.stat().st_size == entry.size
             missing += 0 if arrived else entry.size
-            problem = None if source is None or arrived else source.problem(item.model.name, entry)
-            if source is not None and problem:
-                problems.append(
-                    f"model {item.model.name}: {entry.path} in "
-                    f"{source.describe(item.model.name + '/' + entry.path)}: {problem}"
-                )
+            path = f"{item.model.name}/{entry.path}"
+            if source is not None and not arrived and (problem := source.problem(path, entry.size)):
+                problems.append(f"model {item.model.name}: {problem}")
     if problems:
         raise Refusal(problems)
     where = store.models

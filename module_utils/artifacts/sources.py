@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from .errors import Refusal
-from .manifest import FileEntry
 from .transfer import Reader
 
 CONTROLLER = "controller"
@@ -27,11 +26,11 @@ class Source(Protocol):
     def describe(self, path: str) -> str:
         """Name the place of a file for the operator."""
 
-    def problem(self, folder: str, entry: FileEntry) -> str | None:
-        """Say without reading the bytes why a file cannot be had, or None if it may be there."""
+    def problem(self, path: str, size: int | None) -> str | None:
+        """Say, naming the place, why a file of this size cannot be had, or None if it may be there."""
 
-    def open(self, folder: str, entry: FileEntry) -> Reader:
-        """Open a file for reading. Raises Refusal or OSError."""
+    def open(self, path: str, size: int | None) -> Reader:
+        """Open a file for reading; size None means any. Raises Refusal or OSError."""
 
 
 class FolderSource:
@@ -44,23 +43,23 @@ class FolderSource:
         """Name the place of a file for the operator."""
         return str(self.root / path)
 
-    def problem(self, folder: str, entry: FileEntry) -> str | None:
+    def problem(self, path: str, size: int | None) -> str | None:
         """Look at the file's kind and size."""
         if not self.root.is_dir():
             return f"the folder {self.root} is not there; is the medium mounted?"
         try:
-            descriptor = open_beneath(self.root, f"{folder}/{entry.path}")
+            descriptor = open_beneath(self.root, path)
         except Refusal as refusal:
             return str(refusal)
         try:
-            size = os.fstat(descriptor).st_size
+            found = os.fstat(descriptor).st_size
         finally:
             os.close(descriptor)
-        return None if size == entry.size else f"expected {entry.size} bytes, found {size}"
+        return f"{self.root / path}: expected {size} bytes, found {found}" if size not in (None, found) else None
 
-    def open(self, folder: str, entry: FileEntry) -> Reader:
+    def open(self, path: str, size: int | None) -> Reader:
         """Open a file for reading. Raises Refusal."""
-        descriptor = open_beneath(self.root, f"{folder}/{entry.path}")
+        descriptor = open_beneath(self.root, path)
         return cast(Reader, open(descriptor, "rb", buffering=0))
 
 
@@ -76,22 +75,13 @@ class HttpSource:
         """Name the address of a file for the operator."""
         return f"{self.base}/{urllib.parse.quote(path)}"
 
-    def problem(self, folder: str, entry: FileEntry) -> str | None:
+    def problem(self, path: str, size: int | None) -> str | None:
         """Nothing is known before the request."""
         return None
 
-    def open(self, folder: str, entry: FileEntry) -> Reader:
+    def open(self, path: str, size: int | None) -> Reader:
         """Send the request. Raises Refusal when the server has no such file of this size."""
-        url = self.describe(f"{folder}/{entry.path}")
-        response = self.request(url)
-        stated = response.headers.get("Content-Length")
-        if stated is not None and stated.isdigit() and int(stated) != entry.size:
-            response.close()
-            raise Refusal(f"{url}: expected {entry.size} bytes, the server offers {stated}")
-        return response
-
-    def request(self, url: str) -> http.client.HTTPResponse:
-        """GET an address; the caller closes the answer. Raises Refusal."""
+        url = self.describe(path)
         # identity: bytes as they are stored, because those are what the lock describes
         request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})  # noqa: S310 - see make_source
         try:
@@ -102,7 +92,11 @@ class HttpSource:
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise Refusal(f"{url}: {reason}; is the address right and reachable from this host?") from error
-        return cast(http.client.HTTPResponse, response)
+        stated = response.headers.get("Content-Length")
+        if size is not None and stated is not None and stated.isdigit() and int(stated) != size:
+            response.close()
+            raise Refusal(f"{url}: expected {size} bytes, the server offers {stated}")
+        return cast(Reader, response)
 
 
 def make_source(text: str, variable: str, ca_file: str | None = None, timeout: float = 60) -> Source:

@@ -74,9 +74,10 @@ def _bring(
         bad = f"expected {entry.size} bytes with sha256 {entry.sha256}, found {size} bytes with {digest}"
     if source is None:
         raise Refusal(f"{entry.path} from the control host: {bad}")
-    reader = source.open(model.name, entry)
+    path = f"{model.name}/{entry.path}"
+    reader = source.open(path, entry.size)
     try:
-        receive(reader, entry, part, source.describe(f"{model.name}/{entry.path}"), tick)
+        receive(reader, entry, part, source.describe(path), tick)
     finally:
         reader.close()
     os.replace(part, target)

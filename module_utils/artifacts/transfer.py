@@ -56,7 +56,7 @@ def receive(reader: Reader, entry: FileEntry, part: Path, where: str, tick: Tick
         with open(descriptor, "wb", buffering=0) as stream:
             while size <= entry.size and (count := reader.readinto(buffer)):
                 digest.update(buffer[:count])
-                _write_all(stream.fileno(), buffer[:count])
+                write_all(stream.fileno(), buffer[:count])
                 size += count
                 tick(count)
             if size == entry.size and digest.hexdigest() == entry.sha256:
@@ -87,6 +87,7 @@ def byte_problem(entry: FileEntry, size: int, digest: str) -> str | None:
     return None
 
 
-def _write_all(descriptor: int, data: memoryview) -> None:
+def write_all(descriptor: int, data: memoryview) -> None:
+    """Write all bytes, however many calls it takes. Raises OSError."""
     while data:
         data = data[os.write(descriptor, data) :]
