@@ -76,7 +76,8 @@ def _monitoring_checks(url: str) -> list[Check]:
 def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
     """The checks to be made on one host, from its plan.
 
-    `settings`: {deep: bool, min_free_percent: number, prometheus_url: str, certificate: str}.
+    `settings`: {deep: bool, min_free_percent: number, prometheus_url: str, certificate: str,
+    secret_patterns: [glob]}.
     Raises KeyError when the plan lacks a part that its `kinds` promise.
     """
     manifests = {row["name"]: row for row in plan["weights"]}
@@ -136,7 +137,7 @@ def _host_checks(settings: Document) -> list[Check]:
         {
             "id": "secrets.modes",
             "kind": "secrets",
-            "paths": settings["secret_paths"],
+            "patterns": settings["secret_patterns"],
             "remedy": "chmod 0600 the files, and change the secrets if others had access.",
         },
         *(

@@ -8,6 +8,7 @@ host, so that the code here decides nothing. Checks of the gateway's policy are 
 
 from __future__ import annotations
 
+import glob
 import http.client
 import json
 import os
@@ -135,15 +136,10 @@ def _drift(check: Check) -> Answer:
 
 
 def _secrets(check: Check) -> Answer:
-    bad = []
-    for root in check["paths"]:
-        for folder, _, names in os.walk(root):
-            for name in names:
-                place = Path(folder, name)
-                mode = place.lstat().st_mode
-                if stat.S_ISREG(mode) and mode & 0o077:
-                    bad.append(str(place))
-    return not bad, f"others may read {', '.join(bad)}" if bad else "no secret is readable by others"
+    found = sorted({place for pattern in check["patterns"] for place in glob.glob(pattern, recursive=True)})
+    files = [place for place in found if stat.S_ISREG(os.lstat(place).st_mode)]
+    bad = [place for place in files if os.lstat(place).st_mode & 0o077]
+    return not bad, f"others may read {', '.join(bad)}" if bad else f"{len(files)} secrets, none readable by others"
 
 
 def _certificate(check: Check) -> Answer:

@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "min_free_percent": 5,
     "prometheus_url": "http://127.0.0.1:9090",
     "certificate": "/c",
-    "secret_paths": ["/s"],
+    "secret_patterns": ["/s/*.key"],
 }
 OUTSIDE: dict[str, Any] = {
     "url": "https://redoubt.lab:443",
@@ -94,12 +94,13 @@ def ask(kind: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_secret_that_others_may_read_is_named(tmp_path: Path) -> None:
-    secret = tmp_path / "key"
+    secret = tmp_path / "a/b/server.key"
+    secret.parent.mkdir(parents=True)
     secret.write_text("k")
     secret.chmod(0o600)
-    assert ask("secrets", paths=[str(tmp_path)])["ok"] is True
+    assert ask("secrets", patterns=[f"{tmp_path}/**/*.key"])["ok"] is True
     secret.chmod(0o640)
-    answer = ask("secrets", paths=[str(tmp_path)])
+    answer = ask("secrets", patterns=[f"{tmp_path}/**/*.key"])
     assert answer["ok"] is False
     assert str(secret) in answer["detail"]
     assert answer["remedy"] == "mend it"

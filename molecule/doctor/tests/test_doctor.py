@@ -49,11 +49,11 @@ def test_a_stopped_service_is_named(host: Host) -> None:
 
 
 def test_a_readable_secret_is_named(host: Host) -> None:
-    make = "mkdir -p /etc/redoubt/secrets && touch /etc/redoubt/secrets/key && chmod 0644 /etc/redoubt/secrets/key"
+    make = "mkdir -p /etc/redoubt/secrets && touch /etc/redoubt/secrets/api.key && chmod 0644 /etc/redoubt/secrets/api.key"
     with broken(host, make, "rm -r /etc/redoubt/secrets"):
         answer = examine(host)["secrets.modes"]
     assert answer["ok"] is False
-    assert "/etc/redoubt/secrets/key" in answer["detail"]
+    assert "/etc/redoubt/secrets/api.key" in answer["detail"]
 
 
 def test_configuration_changed_by_hand_is_named(host: Host) -> None:
