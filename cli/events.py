@@ -112,8 +112,10 @@ class Tally:
         return []
 
     def finish(self, now: float) -> list[Notice]:
-        """Closes what is open; for a run that ended without its closing event."""
+        """Closes what is open; for a run that ended without its closing event, such as an interrupted one."""
         self.last = max(now, self.last)
+        if self.phase and not self.phase.end:
+            self.phase.complete = False
         return [*self._close_tasks(everything=True), *self._close_phase()]
 
     def document(self) -> dict[str, object]:
@@ -162,15 +164,15 @@ class Tally:
         task.done.add(host)
         task.end = self.last
         task.retry = ""
-        setattr(task, outcome, getattr(task, outcome) + 1)
         name = "ignored" if ignored else outcome
-        setattr(counts, name, getattr(counts, name) + 1)
+        for record in (task, counts):
+            setattr(record, name, getattr(record, name) + 1)
         if outcome in ("ok", "failed") and task.action not in CONTROLLER_ONLY:
             counts.module_tasks += 1
         if outcome == "ok" and result.get("changed"):
             task.changed += 1
             counts.changed += 1
-        if outcome == "ok" and task.action == "debug" and "results" not in result:
+        if outcome == "ok" and (task.action == "debug" or _speaks(task.action, result)) and "results" not in result:
             return _message(data)
         items = self._items.pop(host, [])
         if outcome not in ("failed", "unreachable"):
@@ -203,7 +205,7 @@ class Tally:
             counts = self.counts.setdefault(host, HostCounts())
             counts.rescued = min(int(number), counts.failed)
             counts.failed -= counts.rescued
-        return self.finish(self.last)
+        return [*self._close_tasks(everything=True), *self._close_phase()]
 
     def _close_tasks(self, *, everything: bool) -> list[Notice]:
         closed: list[Notice] = []
@@ -241,6 +243,11 @@ def _time(event: Event, fallback: float) -> float:
 def _short(data: Mapping[str, Any]) -> str:
     action = str(data.get("resolved_action") or data.get("task_action") or "")
     return action.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
+
+
+def _speaks(action: str, result: Mapping[str, Any]) -> bool:
+    """True for an assertion that holds and has something of its own to say."""
+    return action == "assert" and result.get("msg") not in (None, "", "All assertions passed")
 
 
 def _stdout(event: Event) -> str:

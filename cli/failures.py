@@ -80,11 +80,7 @@ def failure_text(result: Mapping[str, Any]) -> str:
         parts.append(f"exit code: {result['rc']}")
     for name in SECTIONS:
         section = tail(plain(result.get(name) or ""))
-        if (
-            not section
-            or section in message
-            or (name.endswith("stdout") and any(p.startswith("stderr") for p in parts))
-        ):
+        if not section or section in message or section == "(traceback unavailable)":
             continue
         parts.append(f"{name}:\n" + "\n".join(f"  {line}" for line in section.splitlines()))
     if not parts:

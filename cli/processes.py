@@ -56,7 +56,8 @@ class Stopper:
     def __enter__(self) -> Stopper:
         with suppress(ValueError):  # not the main thread
             for number in SIGNALS:
-                self._before[number] = signal.signal(number, self._catch)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
+                    self._before[number] = signal.signal(number, self._catch)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

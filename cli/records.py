@@ -44,6 +44,7 @@ class TaskRecord:
     failed: int = 0
     unreachable: int = 0
     skipped: int = 0
+    ignored: int = 0
     retry: str = ""
 
     @property
@@ -75,6 +76,7 @@ class PhaseRecord:
     tasks: int = 0
     changed: int = 0
     failed: int = 0
+    complete: bool = True
 
     @property
     def seconds(self) -> float:
@@ -83,4 +85,4 @@ class PhaseRecord:
 
     def document(self) -> dict[str, object]:
         """The phase for a JSON document."""
-        return {"name": self.name, "seconds": round(self.seconds, 3), "tasks": self.tasks}
+        return {"name": self.name, "seconds": round(self.seconds, 3), "tasks": self.tasks, "complete": self.complete}

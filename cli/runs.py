@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import shutil
 import time
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS = ROOT / ".runs"
+RUNS = Path(os.environ.get("REDOUBT_RUNS") or ROOT / ".runs")
 KEEP = 20
 NAME = re.compile(r"^\d{8}-\d{6}-")
 

@@ -64,7 +64,11 @@ def task_line(notice: TaskDone) -> str:
     """`[mm:ss] phase | task | ok 1 changed 0 failed 0 | 1.2s`; skipped and unreachable only where there are some."""
     task = notice.task
     counts = f"ok {task.ok} changed {task.changed} failed {task.failed}"
-    counts += "".join(f" {name} {n}" for name, n in (("skipped", task.skipped), ("unreachable", task.unreachable)) if n)
+    counts += "".join(
+        f" {name} {n}"
+        for name, n in (("skipped", task.skipped), ("unreachable", task.unreachable), ("ignored", task.ignored))
+        if n
+    )
     return f"[{clock(notice.elapsed)}] {task.phase} | {task.name} | {counts} | {task.seconds:.1f}s"
 
 
@@ -151,8 +155,10 @@ class TerminalView:
                 self._print(Text(f"  {notice.task.name}  {notice.task.seconds:.1f} s", style="dim"))
         elif isinstance(notice, PhaseDone):
             phase = notice.phase
-            mark = Text("✗ ", style="red") if phase.failed else Text("✓ ", style="green")
+            good = phase.complete and not phase.failed
+            mark = Text("✓ ", style="green") if good else Text("✗ ", style="red")
             changed = f", {phase.changed} changed" if phase.changed else ""
+            changed += "" if phase.complete else ", cut short"
             self._print(mark + Text(f"{phase.name}  {phase.tasks} tasks{changed}  {phase.seconds:.1f} s"))
         elif isinstance(notice, Failure):
             first, *rest = notice.lines()
