@@ -153,10 +153,21 @@ def _host_checks(settings: Document) -> list[Check]:
     ]
 
 
+# Prometheus, Alertmanager and the blackbox exporter, which the monitoring role keeps on loopback.
+MONITORING_PORTS = (9090, 9093, 9115)
+
+
+def _loopback_ports(plan: Document) -> list[int]:
+    """Ports that only the host itself may reach."""
+    listeners = [*plan["engines"], *([plan["exporter"]] if plan.get("exporter") else [])]
+    ports = [row["port"] for row in listeners if row["address"].startswith("127.")]
+    return sorted({*ports, *(MONITORING_PORTS if plan.get("monitoring") else ())})
+
+
 def doctor_outside_checks(plan: Document, settings: Document) -> list[Check]:
     """The checks to be made from the control host against one gateway, as a client would see it.
 
-    `settings`: {url, server_name, connect_to, port, ca, private_addresses: [host:port]}. The key is not in here.
+    `settings`: {url, server_name, connect_to, port, ca, closed_addresses: [host:port]}. The key is not in here.
     """
     gateway = plan.get("gateway")
     if not gateway or not gateway["models"]:
@@ -207,12 +218,13 @@ def doctor_outside_checks(plan: Document, settings: Document) -> list[Check]:
             "remedy": "Set gateway_tls_profile to intermediate or modern and run the gateway playbook.",
         },
     ]
-    if settings["private_addresses"]:
+    closed = [f"{settings['connect_to']}:{port}" for port in _loopback_ports(plan)] + settings["closed_addresses"]
+    if closed:
         checks.append(
             {
                 "id": "ports.closed",
                 "kind": "closed",
-                "addresses": settings["private_addresses"],
+                "addresses": closed,
                 "remedy": "A private port answers from outside: bind it to loopback and close it in the firewall.",
             }
         )

@@ -31,7 +31,7 @@ OUTSIDE: dict[str, Any] = {
     "connect_to": "127.0.0.1",
     "port": 443,
     "ca": "",
-    "private_addresses": ["127.0.0.1:8101"],
+    "closed_addresses": ["192.0.2.1:22"],
 }
 PLAN: dict[str, Any] = {
     "engines": [
@@ -62,6 +62,11 @@ def test_a_host_without_parts_gets_no_checks_for_them() -> None:
     kinds = {c["kind"] for c in doctor_inside_checks(EMPTY, SETTINGS)}
     assert kinds == {"unit", "log_limits", "drift", "secrets", "disk"}
     assert doctor_outside_checks(EMPTY, OUTSIDE) == []
+
+
+def test_ports_on_loopback_must_be_closed_to_clients() -> None:
+    closed = next(c for c in doctor_outside_checks(PLAN, OUTSIDE) if c["kind"] == "closed")
+    assert {"127.0.0.1:8101", "127.0.0.1:9090", "192.0.2.1:22"} <= set(closed["addresses"])
 
 
 def test_the_key_is_not_among_the_checks() -> None:
