@@ -1,0 +1,348 @@
+"""The plan of one host. Pure: the same document always gives the same plan."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+from planner import facts, gpus
+from planner.document import Document, Host, Image, Lock, Model, parse
+from planner.engines import Rendered, Start
+from planner.problems import Problem, Problems, report
+from planner.registry import ENGINES, NOT_YET
+
+SCHEMA = 1
+FIRST_PORT = 8101
+EXPORTER_PORT = 9100
+# Taken on every host (SSH, gateway, monitoring): an engine there would stop another service.
+RESERVED_PORTS = {3000: "Grafana", 9090: "Prometheus", 9093: "Alertmanager", 9100: "node exporter", 9115: "blackbox"}
+MODELS_ROOT = "/srv/redoubt/models"
+MONITORING_IMAGES = ("prometheus", "alertmanager", "node_exporter", "blackbox_exporter")
+
+Plan = dict[str, Any]
+
+
+class PlanRefused(Exception):
+    """The document cannot be planned; `problems` says why, all at once."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(report(problems))
+        self.problems = problems
+
+
+def plan(document: Mapping[str, object]) -> Plan:
+    """Return the plan of `document["host"]`; raise PlanRefused with every problem."""
+    made, problems = evaluate(document)
+    if problems or made is None:
+        raise PlanRefused(problems)
+    return made
+
+
+def evaluate(document: Mapping[str, object]) -> tuple[Plan | None, list[Problem]]:
+    """Return the plan as far as it goes, and every problem found; warnings are in the plan."""
+    problems = Problems()
+    parsed = parse(document, problems)
+    if parsed is None:
+        return None, problems.found
+    return _Maker(parsed, problems).make(), problems.found
+
+
+class _Maker:
+    """One planning run: the document, what was found wrong, and what the host needs so far."""
+
+    def __init__(self, document: Document, problems: Problems) -> None:
+        self.document = document
+        self.problems = problems
+        self.images: dict[str, Image] = {}
+        self.weights: dict[str, Lock] = {}
+
+    def make(self) -> Plan:
+        this = self.document.this
+        self._check_hosts()
+        engines = self._engines(this) if "inference" in this.kinds else []
+        gateway = self._gateway(this) if "gateway" in this.kinds else None
+        monitoring = self._monitoring(this) if "monitoring" in this.kinds else None
+        exporter = self._exporter(this)
+        images = [self._image_entry(self.images[key]) for key in sorted(self.images)]
+        disk = facts.disk_needs(self.document, list(self.images.values()), list(self.weights.values()), MODELS_ROOT)
+        facts.check(self.document, disk, self.problems)
+        return {
+            "schema": SCHEMA,
+            "host": this.name,
+            "kinds": list(this.kinds),
+            "engines": engines,
+            "images": images,
+            "weights": [self._weights_entry(lock) for lock in self.weights.values()],
+            "gateway": gateway,
+            "monitoring": monitoring,
+            "exporter": exporter,
+            "disk": disk,
+            "warnings": list(self.problems.warnings),
+        }
+
+    # Hosts and addresses
+
+    def _check_hosts(self) -> None:
+        for host in self.document.hosts:
+            try:
+                address = ipaddress.ip_address(host.address)
+            except ValueError:
+                self._address_problem(host, "it is not an IP address")
+                continue
+            shared = address.version == 4 and address in ipaddress.ip_network("100.64.0.0/10")
+            if address.is_unspecified or address.is_multicast or not (address.is_private or shared):
+                self._address_problem(host, "engines listen only on loopback or on a private address")
+
+    def _address_problem(self, host: Host, why: str) -> None:
+        where = f"redoubt_private_address of {host.name}"
+        fix = "write the host's address on the private network, such as 10.0.0.11"
+        self.problems.add(where, why, fix, host.address)
+
+    def _reach(self, host: Host, port: int, what: str) -> str:
+        """Return where this host reaches a port of another (or its own)."""
+        loopback = host.address.startswith("127.") or host.address == "::1"
+        if loopback and host.name != self.document.host:
+            where = f"redoubt_private_address of {host.name}"
+            why = f"{what} listens on {host.address} only, which {self.document.host} cannot reach"
+            self.problems.add(where, why, "set it in the host's variables, such as 10.0.0.11", host.address)
+        return _endpoint(host.address, port)
+
+    def _hosts(self, kind: str) -> list[Host]:
+        return [host for host in self.document.hosts if kind in host.kinds]
+
+    # Engines
+
+    def _engines(self, host: Host) -> list[dict[str, Any]]:
+        if not host.models:
+            why = f"{host.name} serves models, but none is listed"
+            self.problems.add("redoubt_models", why, "list at least one model")
+        ports = self._ports(host, checked=True)
+        known = host.gpus if host.gpus is not None else self.document.facts.gpus
+        devices = gpus.assign(host.models, known, self.problems)
+        planned = []
+        for model in host.models:
+            entry = self._engine(host, model, ports[model.where], devices.get(model.name, ()))
+            if entry is not None:
+                planned.append(entry)
+        return planned
+
+    def _ports(self, host: Host, *, checked: bool = False) -> dict[str, int]:
+        """Return each model's port by its place; where `checked`, duplicates of names and ports are noted."""
+        ports = {model.where: model.port or FIRST_PORT + index for index, model in enumerate(host.models)}
+        if not checked:
+            return ports
+        names: dict[str, str] = {}
+        owners: dict[int, str] = {}
+        for model in host.models:
+            port = ports[model.where]
+            if model.name in names:
+                why = f"the name is already used by {names[model.name]}"
+                self.problems.add(f"{model.where}.name", why, "give each model its own name", model.name)
+            if port in RESERVED_PORTS:
+                why = f"the port belongs to {RESERVED_PORTS[port]}"
+                self.problems.add(f"{model.where}.port", why, "choose another port, such as 8101", port)
+            elif port in owners:
+                why = f"the port is already used by {owners[port]}"
+                self.problems.add(f"{model.where}.port", why, "give each model its own port, or leave all out", port)
+            names.setdefault(model.name, model.where)
+            owners.setdefault(port, model.where)
+        return ports
+
+    def _engine(self, host: Host, model: Model, port: int, devices: tuple[str, ...]) -> dict[str, Any] | None:
+        engine = ENGINES.get(model.engine)
+        lock = self._lock(model)
+        if engine is None:
+            names = ", ".join(sorted(ENGINES))
+            why = "this engine is not yet in this release" if model.engine in NOT_YET else "there is no such engine"
+            self.problems.add(f"{model.where}.engine", why, f"choose one of: {names}", model.engine)
+            return None
+        image = self._image(model.image or engine.image, f"{model.where}.image" if model.image else None)
+        if lock is None or image is None:
+            return None
+        mount = f"/models/{model.name}"
+        rendered = engine.render(Start(model, image, mount, devices), self.problems)
+        facts.check_resources(model, self.document.facts, lock, self.problems, cpu=not devices)
+        self.weights.setdefault(lock.name, lock)
+        return {
+            "name": model.name,
+            "engine": model.engine,
+            "container": f"redoubt-{model.name}",
+            "image": {"ref": image.ref, "config_digest": image.config_digest},
+            "address": host.address,
+            "port": port,
+            "command": rendered.command,
+            "environment": rendered.environment,
+            "weights": {
+                "name": model.name,
+                "revision": lock.revision,
+                "path": f"{MODELS_ROOT}/{model.name}/{lock.revision[:12]}",
+                "mount": mount,
+            },
+            "devices": list(devices),
+            "resources": _resources(model, rendered),
+            "health": rendered.health,
+            "metrics_path": engine.metrics_path,
+            "stop_grace_period": rendered.stop_grace_period,
+        }
+
+    def _lock(self, model: Model) -> Lock | None:
+        lock = self.document.locks.get(model.name)
+        if lock is None:
+            where = f"redoubt_model_locks.{model.name}"
+            why = "the model has no manifest entry, so its files cannot be verified"
+            self.problems.add(where, why, "add the entry with its revision and files, or remove the model")
+            return None
+        if model.revision is not None and model.revision != lock.revision:
+            why = f"the lock holds revision {lock.revision}"
+            where = f"{model.where}.source.revision"
+            self.problems.add(where, why, "lock this revision or write that one", model.revision)
+        self._placeholder(f"redoubt_model_locks.{model.name}.revision", lock.revision)
+        for index, file in enumerate(lock.files):
+            self._placeholder(f"redoubt_model_locks.{model.name}.files[{index}].sha256", str(file["sha256"]))
+        return lock
+
+    # Images
+
+    def _image(self, key: str, where: str | None = None) -> Image | None:
+        image = self.document.images.get(key)
+        if image is None:
+            place = where or f"redoubt_images.{key}"
+            known = ", ".join(sorted(self.document.images)) or "none"
+            why = f"there is no image `{key}` in redoubt_images (known: {known})"
+            self.problems.add(place, why, "add the image's entry from the lock", key)
+            return None
+        if key not in self.images:
+            self.images[key] = image
+            self._check_image(image)
+        return image
+
+    def _check_image(self, image: Image) -> None:
+        where = f"redoubt_images.{image.key}"
+        source = self.document.sources.get("images", "")
+        if image.digest is None and image.config_digest is None:
+            why = f"{image.ref} is named by tag only, and a tag can be moved"
+            self.problems.add(where, why, "add `digest` (registry) or `config_digest` (archive) from the lock")
+        elif source == "registry" and image.digest is None:
+            why = "a registry is asked by manifest digest, which is missing"
+            self.problems.add(f"{where}.digest", why, "add `digest` from the lock, or bring archives")
+        elif source and source != "registry" and image.archive is None:
+            why = f"redoubt_sources.images is {source}, but the image has no archive"
+            fix = "add `archive` and `archive_sha256`, or use the source `registry`"
+            self.problems.add(f"{where}.archive", why, fix)
+        if image.tag == "latest":
+            self.problems.add(f"{where}.tag", "`latest` says nothing about the version", "write the version", image.tag)
+        for field, digest in (("digest", image.digest), ("config_digest", image.config_digest)):
+            self._placeholder(f"{where}.{field}", digest)
+        self._placeholder(f"{where}.archive_sha256", image.archive_sha256)
+
+    def _placeholder(self, where: str, digest: str | None) -> None:
+        if digest is None or len(set(digest.removeprefix("sha256:"))) != 1:
+            return
+        if self.document.plan_only:
+            self.problems.warn(f"{where} is a placeholder; installing would be refused")
+        else:
+            self.problems.add(where, "it is a placeholder, not a real digest", "make the lock for this site", digest)
+
+    @staticmethod
+    def _image_entry(image: Image) -> dict[str, Any]:
+        return {
+            "key": image.key,
+            "name": image.name,
+            "tag": image.tag,
+            "ref": image.ref,
+            "digest": image.digest,
+            "config_digest": image.config_digest,
+            "archive": image.archive,
+            "archive_sha256": image.archive_sha256,
+            "size": image.size,
+        }
+
+    @staticmethod
+    def _weights_entry(lock: Lock) -> dict[str, Any]:
+        return {
+            "name": lock.name,
+            "revision": lock.revision,
+            "license": lock.license,
+            "total_size": lock.total_size,
+            "files": [dict(file) for file in lock.files],
+        }
+
+    # Gateway and monitoring: they need the other hosts' addresses
+
+    def _gateway(self, host: Host) -> dict[str, Any]:
+        models: dict[str, dict[str, Any]] = {}
+        first_engine: dict[str, str] = {}
+        for server in self._hosts("inference"):
+            ports = self._ports(server)
+            for model in server.models:
+                engine = ENGINES.get(model.engine)
+                if engine is None:
+                    continue
+                entry = models.setdefault(
+                    model.name, {"name": model.name, "servers": [], "routes": [dict(route) for route in engine.routes]}
+                )
+                if first_engine.setdefault(model.name, model.engine) != model.engine:
+                    why = f"another host serves this model with {first_engine[model.name]}"
+                    self.problems.add(f"{model.where}.engine", why, "serve a model with one engine", model.engine)
+                reach = self._reach(server, ports[model.where], "its engine")
+                if reach not in entry["servers"]:
+                    entry["servers"].append(reach)
+        if not models:
+            why = f"{host.name} is a gateway, but no host serves a model"
+            self.problems.add("redoubt_models", why, "add a host to the inference group and list a model")
+        return {"models": list(models.values())}
+
+    def _monitoring(self, host: Host) -> dict[str, Any]:
+        wanted = [*MONITORING_IMAGES, *(["grafana"] if "grafana" in self.document.images else [])]
+        images = {key: self._image(key) for key in wanted}
+        engines = []
+        for server in self._hosts("inference"):
+            ports = self._ports(server)
+            for model in server.models:
+                engine = ENGINES.get(model.engine)
+                if engine is not None:
+                    engines.append(
+                        {
+                            "target": self._reach(server, ports[model.where], "its engine"),
+                            "path": engine.metrics_path,
+                            "labels": {"model": model.name, "engine": model.engine, "host": server.name},
+                        }
+                    )
+        hosts = [
+            {"target": self._reach(server, EXPORTER_PORT, "its node exporter"), "labels": {"host": server.name}}
+            for server in self.document.hosts
+        ]
+        gateways = []
+        for server in self._hosts("gateway"):
+            name = server.server_name or server.address
+            port = "" if server.https_port == 443 else f":{server.https_port}"
+            gateways.append(
+                {
+                    "target": f"https://{name}{port}/healthz",
+                    # Several gateways share a name; the address says which one is meant.
+                    "address": _endpoint(server.address, server.https_port),
+                    "server_name": name,
+                    "labels": {"host": server.name},
+                }
+            )
+        return {
+            "images": {"grafana": None} | {key: image.ref if image else None for key, image in images.items()},
+            "targets": {"engines": engines, "hosts": hosts, "gateways": gateways},
+        }
+
+    def _exporter(self, host: Host) -> dict[str, Any]:
+        image = self._image("node_exporter")
+        return {"image": image.ref if image else None, "address": host.address, "port": EXPORTER_PORT}
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _resources(model: Model, rendered: Rendered) -> dict[str, Any]:
+    return {
+        "cpus": model.resources.cpus,
+        "memory": model.resources.memory,
+        "shm_size": model.resources.shm_size or rendered.shm_size,
+    }

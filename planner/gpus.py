@@ -1,0 +1,123 @@
+"""Which model gets which GPUs of one host: lists first, then counts in order, then the one `auto`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from planner.document import Model
+from planner.problems import Problems
+
+
+def assign(
+    models: Sequence[Model], known: int | tuple[str, ...] | None, problems: Problems
+) -> Mapping[str, tuple[str, ...]]:
+    """Return model name -> devices (indexes or UUIDs; empty = CPU).
+
+    `known`: the host's GPUs as a count or as UUIDs, None = not known; then counts are numbered from 0 upwards and
+    only `auto` cannot be answered. A GPU never goes to two models.
+    """
+    present = _names(known)
+    owners: dict[str, str] = {}
+    given: dict[str, tuple[str, ...]] = {}
+    for model in models:
+        if isinstance(model.gpus, tuple):
+            given[model.name] = _listed(model, model.gpus, known, present, owners, problems)
+    mixed = any(not device.isdecimal() for device in owners) and not isinstance(known, tuple)
+    for model in models:
+        if isinstance(model.gpus, int):
+            given[model.name] = _counted(model, model.gpus, present, mixed, owners, problems)
+    _automatic([model for model in models if model.gpus == "auto"], present, mixed, owners, given, problems)
+    return given
+
+
+def _names(known: int | tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return tuple(str(index) for index in range(known)) if isinstance(known, int) else known
+
+
+def _listed(
+    model: Model,
+    wanted: tuple[str, ...],
+    known: int | tuple[str, ...] | None,
+    present: tuple[str, ...] | None,
+    owners: dict[str, str],
+    problems: Problems,
+) -> tuple[str, ...]:
+    where = f"{model.where}.gpus"
+    devices: list[str] = []
+    for gpu in wanted:
+        # One name per GPU: an index of a host whose UUIDs are known is written as the UUID.
+        device = known[int(gpu)] if isinstance(known, tuple) and gpu.isdecimal() and int(gpu) < len(known) else gpu
+        missing = present is not None and device not in present and (device.isdecimal() or isinstance(known, tuple))
+        if missing:
+            problems.add(where, f"the host has no GPU {gpu}", f"name GPUs of {_listing(present)}", list(wanted))
+        elif device in owners:
+            why = f"GPU {gpu} already belongs to model {owners[device]}"
+            problems.add(where, why, "give each GPU to one model", list(wanted))
+        owners.setdefault(device, model.name)
+        devices.append(device)
+    return tuple(devices)
+
+
+def _counted(
+    model: Model,
+    count: int,
+    present: tuple[str, ...] | None,
+    mixed: bool,
+    owners: dict[str, str],
+    problems: Problems,
+) -> tuple[str, ...]:
+    if count == 0:
+        return ()
+    where = f"{model.where}.gpus"
+    if mixed:
+        why = "counts cannot be combined with UUIDs of another model while the host's GPUs are not known"
+        problems.add(where, why, "give this model a list too, or list the UUIDs in preflight_gpus", count)
+        return ()
+    if present is None:
+        free: list[str] = []
+        index = 0
+        while len(free) < min(count, 1024):
+            if str(index) not in owners:
+                free.append(str(index))
+            index += 1
+    else:
+        free = [device for device in present if device not in owners]
+    if count > len(free):
+        total = "no GPU" if not present else f"{len(present)} GPUs, {len(free)} of them still free"
+        why = f"the model wants {count} GPUs, the host has {total}"
+        problems.add(where, why, "lower the count, move a model to another host, or write 0 for the CPU", count)
+    devices = tuple(free[:count])
+    owners.update(dict.fromkeys(devices, model.name))
+    return devices
+
+
+def _automatic(
+    models: Sequence[Model],
+    present: tuple[str, ...] | None,
+    mixed: bool,
+    owners: dict[str, str],
+    given: dict[str, tuple[str, ...]],
+    problems: Problems,
+) -> None:
+    if not models:
+        return
+    for model in models[1:]:
+        why = f"only one model per host can be `auto`, and {models[0].name} is"
+        problems.add(f"{model.where}.gpus", why, "write a count", "auto")
+    first = models[0]
+    given.update({model.name: () for model in models})
+    if present is None:
+        why = "`auto` needs to know the host's GPUs"
+        problems.add(f"{first.where}.gpus", why, "write a count, or set preflight_gpus for the host", "auto")
+        return
+    free = tuple(device for device in present if device not in owners)
+    if not free and present:
+        problems.add(f"{first.where}.gpus", "no GPU of the host is left for `auto`", "write counts", "auto")
+    elif not free or mixed:
+        problems.warn(f"model {first.name}: the host has no free GPU, so it runs on the CPU")
+    else:
+        given[first.name] = free
+
+
+def _listing(present: tuple[str, ...] | None) -> str:
+    return ", ".join(present) if present else "the host (it has none)"

@@ -1,0 +1,158 @@
+"""One host's variables: what is wrong with them before any host is asked, and the planner's document from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from planner import specs
+from planner.problems import Problem, looks_secret, shown
+
+# Group of the inventory (as told by the playbook) -> the word for it in a plan.
+KINDS: Mapping[str, str] = {
+    "depot": "depot",
+    "gateways": "gateway",
+    "inference": "inference",
+    "monitoring": "monitoring",
+}
+# A role's own judgement of its settings: lines "VARIABLE: why - fix".
+Judge = Callable[[dict[str, Any]], Sequence[str]]
+_LINE = re.compile(r"(?P<where>[a-z_]+(?:\[\d+\])?): (?P<why>.*?)(?: - (?P<fix>.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What variables are measured against.
+
+    specs: the roles' options; renamed: old name -> new name; ignored: names (with *) that are the operator's own;
+    planned: variables that a play fills from the plan; roles: kind -> the roles that a host of this kind runs;
+    judges: role -> its own judgement.
+    """
+
+    specs: specs.Specs
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    ignored: Sequence[str] = ()
+    planned: Sequence[str] = ()
+    roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    judges: Mapping[str, Judge] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Variables:
+    """One host's variables: every name that is set, and the values of those that could be evaluated."""
+
+    names: frozenset[str]
+    values: Mapping[str, Any]
+
+
+def needing(name: str, raw: Mapping[str, Any]) -> frozenset[str]:
+    """Return the variables whose expressions speak of `name`, directly or through another variable."""
+    words = {
+        str(key): frozenset(re.findall(r"\w+", repr(value)))
+        for key, value in raw.items()
+        if key not in (name, "hostvars")
+    }
+    found: set[str] = set()
+    reached = {name}
+    while reached:
+        reached = {key for key, spoken in words.items() if spoken & reached and key not in found}
+        found |= reached
+    return frozenset(found)
+
+
+def kinds_of(host: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return what a host is, from the members of each group."""
+    return [word for group, word in KINDS.items() if host in groups.get(group, ())]
+
+
+def check(variables: Variables, kinds: Sequence[str], rules: Rules) -> list[Problem]:
+    """Return what is wrong with one host's variables; a place is named once."""
+    found = [*specs.unknown(variables.names, rules.specs, rules.renamed, rules.ignored)]
+    known = specs.known_names(rules.specs)
+    for name in sorted(variables.values):
+        if name in known:
+            found.extend(specs.wrong(name, variables.values[name], known[name]))
+    for role in roles_of(kinds, rules):
+        found.extend(specs.missing(role, variables.names, rules.specs, rules.planned))
+        if role in rules.judges:
+            found.extend(_judged(role, variables, rules, found))
+    return found
+
+
+def roles_of(kinds: Iterable[str], rules: Rules) -> list[str]:
+    """Return the roles that a host of these kinds runs."""
+    return list(dict.fromkeys(role for kind in kinds for role in rules.roles.get(kind, ())))
+
+
+def _judged(role: str, variables: Variables, rules: Rules, found: Sequence[Problem]) -> list[Problem]:
+    """Ask a role's own judge; what it says of a variable that is already refused is left out."""
+    options = rules.specs.get(role, {})
+    settings = {name: option.get("default") for name, option in options.items()}
+    settings |= {name: value for name, value in variables.values.items() if name in options}
+    refused = {_variable(problem.where) for problem in found}
+    # A value that only the plan or the host's facts will give is not there yet.
+    waiting = {*rules.planned, *(variables.names - variables.values.keys())}
+    problems = []
+    for line in rules.judges[role](settings):
+        problem = parse_line(line)
+        if _variable(problem.where) not in refused | waiting:
+            problems.append(problem)
+    return problems
+
+
+def parse_line(line: str) -> Problem:
+    """Return the problem that a line "VARIABLE: why - fix" tells."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        return Problem("variables", line.rstrip("."), "see the role's README")
+    return Problem(match["where"], match["why"].rstrip("."), (match["fix"] or "see the role's README").rstrip("."))
+
+
+def _variable(where: str) -> str:
+    return re.split(r"[\[. ]", where, maxsplit=1)[0]
+
+
+def not_evaluated(name: str, error: str) -> Problem:
+    """Return the problem of a variable whose expression fails; the message of a secret one is not shown."""
+    reason = "" if looks_secret(name) else f" ({error})"
+    return Problem(name, f"its value could not be evaluated{reason}", "correct the expression or what it refers to")
+
+
+def host_entry(values: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
+    """Return the planner's description of a host from its variables."""
+    names = values.get("gateway_server_names")
+    return {
+        "kinds": list(kinds),
+        "address": values.get("redoubt_private_address", "127.0.0.1"),
+        "models": values.get("redoubt_models") or [],
+        "gpus": values.get("preflight_gpus"),
+        "gateway": {
+            "server_name": names[0] if isinstance(names, list) and names else None,
+            "https_port": values.get("gateway_https_port", 443),
+        },
+    }
+
+
+def sources(raw: object) -> list[Problem]:
+    """Return what is wrong with redoubt_sources; its types are judged by the specification."""
+    if not isinstance(raw, Mapping):
+        return []
+    found = []
+    forms = "file:///FOLDER on the host, controller:///FOLDER on this machine, or https://SERVER/FOLDER"
+    for name, value in raw.items():
+        where = f"redoubt_sources.{name}"
+        if not isinstance(value, str) or (name == "images" and value == "registry"):
+            continue
+        scheme, separator, rest = value.partition("://")
+        if not separator or scheme not in ("file", "controller", "http", "https"):
+            also = ", or `registry`" if name == "images" else ""
+            found.append(Problem(where, "it is not a source", f"write {forms}{also}", shown(value)))
+        elif scheme in ("file", "controller") and not rest.startswith("/"):
+            why = "the folder must be absolute"
+            found.append(Problem(where, why, f"write {scheme}:///{rest}", shown(value)))
+        elif "@" in rest.partition("/")[0]:
+            why = "it holds a name or password, which would be printed"
+            found.append(Problem(where, why, "use a source that needs none"))
+    return found

@@ -1,0 +1,50 @@
+"""The plan as short lines for an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from planner.facts import size
+
+
+def lines(plan: Mapping[str, Any]) -> list[str]:
+    """Return the plan of one host as text: what it is, its engines, what it fetches, whom it watches, warnings."""
+    result = [f"{plan['host']}: {', '.join(plan['kinds']) or 'no part in the service'}"]
+    rows: list[tuple[str, ...]] = [("model", "engine", "runs on", "address", "context", "weights", "limits")]
+    rows += [_engine(engine, plan) for engine in plan["engines"]]
+    if len(rows) > 1:
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        for row in rows:
+            result.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if plan["gateway"] is not None:
+        for model in plan["gateway"]["models"]:
+            result.append(f"  gateway: {model['name']} -> {', '.join(model['servers'])}")
+    if plan["monitoring"] is not None:
+        targets = plan["monitoring"]["targets"]
+        counts = ", ".join(f"{len(targets[kind])} {kind}" for kind in ("engines", "hosts", "gateways"))
+        grafana = "with Grafana" if plan["monitoring"]["images"]["grafana"] else "without Grafana"
+        result.append(f"  monitoring: {counts}, {grafana}")
+    for need in plan["disk"]:
+        if need["needed_bytes"]:
+            result.append(f"  disk: {need['path']} {size(need['needed_bytes'])} to write")
+    result += [f"  warning: {warning}" for warning in plan["warnings"]]
+    return result
+
+
+def _engine(engine: Mapping[str, Any], plan: Mapping[str, Any]) -> tuple[str, ...]:
+    devices = engine["devices"]
+    command = engine["command"]
+    context = command[command.index("--max-model-len") + 1] if "--max-model-len" in command else "model's own"
+    weights = next((item["total_size"] for item in plan["weights"] if item["name"] == engine["name"]), 0)
+    limits = [f"{engine['resources']['cpus']:g} cores" if engine["resources"]["cpus"] else "all cores"]
+    limits.append(engine["resources"]["memory"] or "all memory")
+    return (
+        engine["name"],
+        f"{engine['engine']} {engine['image']['ref'].rpartition(':')[2]}",
+        f"GPU {','.join(devices)}" if devices else "CPU",
+        f"{engine['address']}:{engine['port']}",
+        context,
+        size(weights),
+        ", ".join(limits),
+    )

@@ -1,0 +1,262 @@
+"""Action of the preflight role: reads variables and facts on the control host and refuses what cannot work.
+
+Needs no connection. Two stages:
+
+stage: variables   every host's variables at once, before any host is asked (run once)
+stage: plan        one host with its facts; returns `document`, the input of the filter `deployment_plan`
+
+The judgements themselves are pure functions of the package `planner`; here is only what needs Ansible.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import filter_loader
+
+sys.path.append(str(Path(__file__).resolve().parents[3]))
+
+from planner import evaluate, inventory
+from planner.problems import Problem, merged, report
+
+PLANNED_CROSS_ROLE = ("redoubt_images", "redoubt_model_locks", "redoubt_sources")
+FACTS_VARIABLE = "ansible_facts"
+
+
+class _Host:
+    """One host's variables, evaluated one by one; what fails is noted, unless it must wait for the host's facts."""
+
+    def __init__(self, raw: Mapping[str, Any], evaluate_one: Callable[[str], Any], *, facts_known: bool) -> None:
+        self.names = frozenset(str(key) for key in raw)
+        self.values: dict[str, Any] = {}
+        self.problems: list[Problem] = []
+        self._evaluate = evaluate_one
+        self._waiting = frozenset() if facts_known else inventory.needing(FACTS_VARIABLE, raw)
+
+    def read(self, names: Iterable[str]) -> None:
+        """Evaluate these variables where they are set."""
+        for name in names:
+            if name not in self.names:
+                continue
+            try:
+                self.values[name] = _plain(self._evaluate(name))
+            except (AnsibleError, ValueError) as error:
+                if name not in self._waiting:
+                    self.problems.append(inventory.not_evaluated(name, _first_line(error)))
+
+    @property
+    def variables(self) -> inventory.Variables:
+        """The names and the values known so far."""
+        return inventory.Variables(self.names, self.values)
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes no types
+    """Refuses early; see the module's text."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return {failed, msg, problems} or, in stage plan, {document, warnings}."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        stage = self._task.args.get("stage")
+        if stage == "variables":
+            return result | self._check_variables(variables)
+        if stage == "plan":
+            return result | self._plan(variables)
+        raise AnsibleError(f"preflight_check: stage is {stage!r}, not 'variables' or 'plan'")
+
+    # Stage "variables"
+
+    def _check_variables(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        rules = self._rules()
+        groups = self._groups()
+        found: list[Problem] = []
+        hosts = [str(host) for host in task_vars["ansible_play_hosts_all"]]
+        for name in hosts:
+            host = self._host(name, task_vars, facts_known=False)
+            host.read(self._documented(host.names, rules))
+            kinds = inventory.kinds_of(name, groups)
+            problems = [*host.problems, *inventory.check(host.variables, kinds, rules)]
+            problems += inventory.sources(host.values.get("redoubt_sources"))
+            problems += self._tls(host, kinds)
+            found.extend(problem.on(name) for problem in problems)
+        return self._answer(self._brief(merged(found), hosts))
+
+    @staticmethod
+    def _brief(problems: Sequence[Problem], hosts: Sequence[str]) -> list[Problem]:
+        """Name the hosts only where a problem is not everywhere."""
+        return [problem.on() if len(problem.hosts) == len(hosts) else problem for problem in problems]
+
+    def _rules(self) -> inventory.Rules:
+        folder = Path(str(self._task.args["roles_path"]))
+        options: dict[str, Any] = {}
+        for path in sorted(folder.glob("*/meta/argument_specs.yml")):
+            document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            options[path.parents[1].name] = document.get("argument_specs", {}).get("main", {}).get("options", {}) or {}
+        renamed = yaml.safe_load(Path(str(self._task.args["renamed_file"])).read_text(encoding="utf-8")) or {}
+        judges = {}
+        for role in options:
+            judge = filter_loader.get(f"{role}_problems")
+            if judge is not None:
+                judges[role] = judge.j2_function
+        return inventory.Rules(
+            specs=options,
+            renamed=renamed,
+            ignored=_plain(self._task.args.get("ignored_variables") or []),
+            planned=_plain(self._task.args.get("planned_variables") or []),
+            roles=_plain(self._task.args.get("roles_of_kinds") or {}),
+            judges=judges,
+        )
+
+    @staticmethod
+    def _documented(names: frozenset[str], rules: inventory.Rules) -> list[str]:
+        return sorted(names & {name for options in rules.specs.values() for name in options})
+
+    def _tls(self, host: _Host, kinds: Sequence[str]) -> list[Problem]:
+        """Judge a given certificate pair with the gateway's own filter."""
+        judge = filter_loader.get("gateway_tls_problems")
+        if judge is None or "gateway" not in kinds or host.values.get("gateway_tls_mode") != "files":
+            return []
+        texts: dict[str, str] = {}
+        for name in ("gateway_tls_certificate", "gateway_tls_key", "gateway_tls_ca"):
+            value = host.values.get(name)
+            if not isinstance(value, str) or not value or "-----BEGIN" in value:
+                texts[name] = value if isinstance(value, str) else ""
+                continue
+            try:
+                texts[name] = Path(self._loader.get_real_file(self._loader.path_dwim(value))).read_text(
+                    encoding="utf-8"
+                )
+            except (AnsibleError, OSError, ValueError) as error:
+                return [
+                    Problem(name, f"the file cannot be read ({_first_line(error)})", "give its path on this machine")
+                ]
+        names = host.values.get("gateway_server_names")
+        lines = judge.j2_function(
+            texts["gateway_tls_certificate"],
+            texts["gateway_tls_key"],
+            [str(name) for name in names] if isinstance(names, list) else [],
+            texts["gateway_tls_ca"],
+        )
+        return [inventory.parse_line(str(line)) for line in lines]
+
+    # Stage "plan"
+
+    def _plan(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        groups = self._groups()
+        name = str(task_vars["inventory_hostname"])
+        plan_only = self._task.args.get("plan_only") is True
+        kinds = inventory.kinds_of(name, groups)
+        this = self._host(name, task_vars, facts_known=not plan_only)
+        this.read([*_HOST_VARIABLES, *PLANNED_CROSS_ROLE])
+        problems = list(this.problems)
+        warnings = [] if kinds else [f"{name} is in no group, so it takes no part in the service"]
+        hosts = {name: inventory.host_entry(this.values, kinds)}
+        # A gateway needs the engines' addresses, a monitoring host everybody's.
+        wanted = (
+            [] if not {"gateway", "monitoring"} & set(kinds) else [host for hosts in groups.values() for host in hosts]
+        )
+        for other in dict.fromkeys(wanted):
+            if other == name:
+                continue
+            host = self._host(other, task_vars, facts_known=True)
+            host.read(_HOST_VARIABLES)
+            if host.problems:
+                about = "; ".join(problem.text() for problem in host.problems)
+                warnings.append(f"{other} is left out of the plan of {name}: {about}")
+                continue
+            hosts[other] = inventory.host_entry(host.values, inventory.kinds_of(other, groups))
+        order = list(dict.fromkeys([*(host for hosts in groups.values() for host in hosts), name]))
+        document = {
+            "host": name,
+            "plan_only": plan_only,
+            "disk_reserve": int(float(self._task.args.get("disk_reserve_gib", 0)) * 2**30),
+            "hosts": {host: hosts[host] for host in order if host in hosts},
+            "images": this.values.get("redoubt_images"),
+            "locks": this.values.get("redoubt_model_locks"),
+            "sources": this.values.get("redoubt_sources"),
+            "facts": self._facts(task_vars, plan_only=plan_only),
+            "warnings": warnings,
+        }
+        _, found = evaluate(document)
+        return self._answer([*problems, *found]) | {"document": document}
+
+    def _facts(self, task_vars: dict[str, Any], *, plan_only: bool) -> dict[str, Any] | None:
+        if plan_only:
+            assumed = _plain(self._task.args.get("assumed_facts") or {})
+            return assumed or None
+        known = task_vars.get(FACTS_VARIABLE) or {}
+        own = known.get("redoubt_host") or {}
+        facts = {
+            "system": known.get("distribution"),
+            "version": known.get("distribution_version"),
+            "architecture": known.get("architecture"),
+            **own,
+        }
+        return dict(_plain(facts))
+
+    # Both stages
+
+    def _groups(self) -> dict[str, list[str]]:
+        raw = _plain(self._task.args.get("kinds") or {})
+        unknown = sorted(set(raw) - set(inventory.KINDS))
+        if unknown:
+            known = ", ".join(inventory.KINDS)
+            raise AnsibleError(f"preflight_kinds: {', '.join(unknown)} is not known; write some of {known}")
+        return {group: [str(host) for host in hosts or []] for group, hosts in raw.items()}
+
+    def _host(self, name: str, task_vars: dict[str, Any], *, facts_known: bool) -> _Host:
+        if name == task_vars["inventory_hostname"]:
+            # The running host's own variables hold those of the play and of the role too.
+            return _Host(task_vars, lambda key: self._templar.template(task_vars[key]), facts_known=facts_known)
+        hostvars = task_vars["hostvars"]
+        return _Host(hostvars.raw_get(name), hostvars[name].__getitem__, facts_known=facts_known)
+
+    @staticmethod
+    def _answer(problems: Sequence[Problem]) -> dict[str, Any]:
+        if not problems:
+            return {"changed": False}
+        return {
+            "changed": False,
+            "failed": True,
+            "msg": report(problems),
+            "problems": [
+                {"where": problem.where, "value": problem.value, "why": problem.why, "fix": problem.fix}
+                for problem in problems
+            ],
+        }
+
+
+_HOST_VARIABLES = (
+    "redoubt_models",
+    "redoubt_private_address",
+    "preflight_gpus",
+    "gateway_server_names",
+    "gateway_https_port",
+)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _plain(value: Any) -> Any:
+    """Return evaluated data without Ansible's own types, so that nothing is left to be evaluated later."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    for kind in (int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return str(value)
