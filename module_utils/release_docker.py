@@ -1,0 +1,135 @@
+# Copyright: Redoubt contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The Docker command line as the release module needs it. Standard library only, Python 3.9+."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+# One line of JSON for each container, without the log of health checks.
+CONTAINER_FORMAT = (
+    '{"name": {{json .Name}}, "id": {{json .Id}}, "image": {{json .Image}}, "status": {{json .State.Status}},'
+    ' "health": {{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}}, "restarts": {{.RestartCount}},'
+    ' "exit_code": {{.State.ExitCode}}, "oom": {{.State.OOMKilled}}, "labels": {{json .Config.Labels}}}'
+)
+
+
+class DockerError(Exception):
+    """Docker refused or is not there; the text is for the operator."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container as Docker sees it. `health` is empty when it has no health check."""
+
+    id: str
+    image_id: str
+    status: str
+    health: str
+    restarts: int
+    exit_code: int
+    oom_killed: bool
+    digest: str
+
+
+def run(command: list[str], timeout: float) -> tuple[int, str, str]:
+    """Run a command without a shell: (exit status, output, error output); 127 and 124 stand for not there, too slow."""
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+            check=False,
+            text=True,
+            errors="replace",
+        )
+    except FileNotFoundError:
+        return 127, "", f"{command[0]}: no such program"
+    except subprocess.TimeoutExpired:
+        return 124, "", f"no end after {timeout:.0f} s"
+    return done.returncode, done.stdout, done.stderr
+
+
+class Docker:
+    """Calls to the `docker` command; each raises DockerError with Docker's own words."""
+
+    def __init__(self, project: str) -> None:
+        self.project = project
+        self._compose: list[str] = []
+
+    def available(self) -> bool:
+        """Whether an engine answers."""
+        asked = ["docker", "version", "--format", "{{.Server.Version}}"]
+        return bool(shutil.which("docker")) and run(asked, 30)[0] == 0
+
+    def compose_command(self) -> list[str]:
+        """`docker compose` (the plugin) or `docker-compose` (the same program by another name), version 2 or later."""
+        if not self._compose:
+            for words in (["docker", "compose"], ["docker-compose"]):
+                status, text, _ = run([*words, "version", "--short"], 30)
+                if status == 0 and re.match(r"v?([2-9]|\d\d)\.", text.strip()):
+                    self._compose = words
+                    break
+            else:
+                raise DockerError("Docker Compose 2 or later is not on this host; run the docker role first")
+        return self._compose
+
+    def compose(self, folder: str, *words: str, timeout: float = 120) -> None:
+        """Run Compose on `folder`/compose.yml under this object's project name."""
+        command = [*self.compose_command(), "--project-name", self.project, "--file", f"{folder}/compose.yml", *words]
+        status, output, errors = run(command, timeout)
+        if status:
+            raise DockerError(f"docker compose {words[0]} ended with {status}: {last_lines(output + errors, 12)}")
+
+    def image_ids(self, refs: list[str]) -> dict[str, str]:
+        """Id of each image that is on the host; the others are left out. Raises DockerError when no engine answers."""
+        found: dict[str, str] = {}
+        for ref in dict.fromkeys(refs):
+            status, output, errors = run(["docker", "image", "inspect", "--format", "{{.Id}}", ref], 60)
+            if status == 0:
+                found[ref] = output.strip()
+            elif "no such" not in errors.lower():
+                raise DockerError(f"docker image inspect {ref} ended with {status}: {last_lines(errors, 3)}")
+        return found
+
+    def containers(self, names: list[str]) -> dict[str, Container]:
+        """The containers of these names that exist."""
+        # Inspect ends with 1 when one of them is missing, and still prints the others.
+        _, output, _ = run(["docker", "container", "inspect", "--format", CONTAINER_FORMAT, *names], 60)
+        rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        return {row["name"].lstrip("/"): container_of(row) for row in rows}
+
+    def logs(self, name: str, lines: int) -> str:
+        """The last words of a container, both streams."""
+        _, output, errors = run(["docker", "logs", "--tail", str(lines), name], 30)
+        return output + errors
+
+    def stop(self, names: list[str], grace: float) -> None:
+        """Stop containers; they stay for inspection."""
+        run(["docker", "stop", "--time", str(int(grace)), *names], grace + 60)
+
+
+def container_of(row: dict[str, Any]) -> Container:
+    """A container from one line of CONTAINER_FORMAT."""
+    return Container(
+        id=row["id"],
+        image_id=row["image"],
+        status=row["status"],
+        health=row["health"],
+        restarts=row["restarts"],
+        exit_code=row["exit_code"],
+        oom_killed=row["oom"],
+        digest=(row["labels"] or {}).get("redoubt.digest", ""),
+    )
+
+
+def last_lines(text: str, count: int) -> str:
+    """The last `count` lines that are not empty, each at most 300 characters."""
+    lines = [line.rstrip()[:300] for line in text.splitlines() if line.strip()]
+    return "\n".join(lines[-count:])
