@@ -106,6 +106,7 @@ class Transaction:
         self.digest = self.desired.digest(extra)
         self.stamp_file = Path(params["state_dir"], params["name"] + ".json")
         self.good_file = Path(params["state_dir"], params["name"] + ".good.json")
+        self.proof_file = Path(params["state_dir"], params["name"] + ".proof.json")
         self.stamp = _read_json(self.stamp_file).get("digest")
         self.changed_files = differing_files(self.desired, tolerant=check)
         self.changed_directories = differing_directories(self.desired, tolerant=check)
@@ -142,7 +143,7 @@ class Transaction:
         finally:
             shutil.rmtree(root, ignore_errors=True)
 
-    def apply(self) -> None:
+    def apply(self, probes: list[dict[str, Any]]) -> None:
         """Make the service use what is on disk, and prove it. Raises Refused."""
         if any(path.startswith(UNIT_DIRECTORIES) for path in self.changed_files):
             self._command(["systemctl", "daemon-reload"])
@@ -150,7 +151,7 @@ class Transaction:
             self._command(["systemctl", "enable", "--quiet", *self.params["units"]])
         for command in self.params["apply"]:
             self._command(command)
-        problem = ask_until(self.params["probe"], self.params["timeout"], self.params["settle"])
+        problem = ask_until(probes, self.params["timeout"], self.params["settle"])
         if problem:
             raise Refused(problem)
 
@@ -165,11 +166,13 @@ class Transaction:
         self.stamp_file.unlink(missing_ok=True)  # from here until the proof, a killed run must be made up for
         try:
             swap(self.desired, self.changed_files)
-            self.apply()
+            self.apply(self.params["probe"])
         except (Refused, OSError, KeyError) as error:
             raise Refused(f"{error} - {self._restore(before)}", restored=True) from error
         after = [snapshot(path) for path in self._paths()]
         write_atomically(str(self.good_file), dump_snapshots(after).encode(), 0o600, 0, 0)
+        proof = json.dumps({"probe": self.params["probe"]}).encode()
+        write_atomically(str(self.proof_file), proof, 0o600, 0, 0)
         write_atomically(str(self.stamp_file), json.dumps({"digest": self.digest}).encode(), 0o600, 0, 0)
 
     def _paths(self) -> list[str]:
@@ -188,8 +191,10 @@ class Transaction:
         put_back(before)
         if not had_any:
             return "there was no earlier configuration, so the new files were removed again"
+        # The new probes may ask for what only the new files give (a port, a name): prove the old set with its own.
+        units = [probe for probe in self.params["probe"] if probe.get("unit")]
         try:
-            self.apply()
+            self.apply(_read_json(self.proof_file).get("probe", units))
         except Refused as error:
             return f"the previous files are back, but they do not run either: {error}"
         return "the previous configuration is back and running"

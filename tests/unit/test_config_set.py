@@ -103,6 +103,18 @@ def test_a_failing_proof_puts_the_old_file_back_and_applies_it(tmp_path: Path, m
     )
 
 
+def test_the_old_set_is_proved_with_its_own_probes(tmp_path: Path, me: dict[str, str]) -> None:
+    target = tmp_path / "app.conf"
+
+    def has(text: str) -> list[dict[str, list[str]]]:
+        return [{"command": ["grep", "-q", text, str(target)]}]
+
+    run(tmp_path, files=[{"path": str(target), "content": "old\n", **me}], probe=has("old"))
+    result = run(tmp_path, files=[{"path": str(target), "content": "new\n", **me}], probe=has("else"))
+    assert target.read_text() == "old\n"
+    assert "the previous configuration is back and running" in result["msg"]
+
+
 def test_a_run_that_died_before_the_apply_is_made_up_for(tmp_path: Path, me: dict[str, str]) -> None:
     target = tmp_path / "app.conf"
     running = tmp_path / "running"
