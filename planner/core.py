@@ -104,7 +104,7 @@ class _Maker:
         loopback = host.address.startswith("127.") or host.address == "::1"
         if loopback and host.name != self.document.host:
             where = f"redoubt_private_address of {host.name}"
-            why = f"{what} listens on {host.address} only, which {self.document.host} cannot reach"
+            why = f"{what} listens on {host.address} only, but the gateway or monitoring is another machine"
             self.problems.add(where, why, "set it in the host's variables, such as 10.0.0.11", host.address)
         return _endpoint(host.address, port)
 
@@ -119,7 +119,7 @@ class _Maker:
             self.problems.add("redoubt_models", why, "list at least one model")
         ports = self._ports(host, checked=True)
         known = host.gpus if host.gpus is not None else self.document.facts.gpus
-        devices = gpus.assign(host.models, known, self.problems)
+        devices = gpus.assign(host.models, known, self.problems, later=self.document.facts_expected)
         planned = []
         for model in host.models:
             entry = self._engine(host, model, ports[model.where], devices.get(model.name, ()))
@@ -321,8 +321,7 @@ class _Maker:
                 {
                     "target": f"https://{name}{port}/healthz",
                     # Several gateways share a name; the address says which one is meant.
-                    "address": _endpoint(server.address, server.https_port),
-                    "server_name": name,
+                    "address": server.address,
                     "labels": {"host": server.name},
                 }
             )

@@ -5,6 +5,8 @@ The document is a mapping:
     host: demo1                       # the host to plan for
     plan_only: false                  # true = nothing will be installed: placeholder digests are only warned about
     disk_reserve: 2147483648          # bytes that must stay free
+    docker_root: null                 # where Docker keeps images, when it is not /var/lib/docker
+    facts_expected: false             # true = facts come later, so that nothing that they tell is judged yet
     hosts:                            # this host; a gateway or monitoring host needs the others too
       demo1:
         kinds: [inference, gateway, monitoring]
@@ -27,6 +29,7 @@ from dataclasses import dataclass, field
 from planner import fields
 from planner.problems import Problems
 
+DOCKER_ROOT = "/var/lib/docker"
 KINDS = ("depot", "gateway", "inference", "monitoring")
 Gpus = int | str | tuple[str, ...]
 
@@ -125,12 +128,14 @@ class Document:
 
     host: str
     plan_only: bool
+    facts_expected: bool
     hosts: tuple[Host, ...]
     images: Mapping[str, Image]
     locks: Mapping[str, Lock]
     sources: Mapping[str, str]
     facts: Facts
     disk_reserve: int
+    docker_root: str
 
     @property
     def this(self) -> Host:
@@ -157,15 +162,18 @@ def parse(raw: Mapping[str, object], problems: Problems) -> Document | None:
     )
     sources = fields.mapping(raw, "sources", "redoubt_sources", problems)
     reserve = raw.get("disk_reserve", 0)
+    root = raw.get("docker_root")
     return Document(
         host=host,
         plan_only=raw.get("plan_only") is True,
+        facts_expected=raw.get("facts_expected") is True,
         hosts=hosts,
         images=images,
         locks=locks,
         sources={key: value for key, value in sources.items() if isinstance(value, str)},
         facts=_facts(raw.get("facts")),
         disk_reserve=reserve if isinstance(reserve, int) else 0,
+        docker_root=root if isinstance(root, str) and root else DOCKER_ROOT,
     )
 
 

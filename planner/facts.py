@@ -8,7 +8,6 @@ from typing import Any
 from planner.document import Document, Facts, Image, Lock, Model
 from planner.problems import Problems
 
-DOCKER_ROOT = "/var/lib/docker"
 STATE_ROOT = "/var/lib/redoubt"
 _ENTERPRISE = ("AlmaLinux", "RedHat", "Rocky")
 SYSTEMS: Mapping[str, tuple[str, ...]] = {
@@ -55,7 +54,7 @@ def disk_needs(
     model_bytes = sum(
         lock.total_size for lock in weights if f"{models_root}/{lock.name}/{lock.revision[:12]}" not in facts.weights
     )
-    needs = [(DOCKER_ROOT, unpacked), (models_root.rpartition("/")[0], model_bytes)]
+    needs = [(document.docker_root, unpacked), (models_root.rpartition("/")[0], model_bytes)]
     if fetched:
         needs.append((STATE_ROOT, fetched))
     return [{"path": path, "needed_bytes": needed} for path, needed in needs]

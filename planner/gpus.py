@@ -9,12 +9,12 @@ from planner.problems import Problems
 
 
 def assign(
-    models: Sequence[Model], known: int | tuple[str, ...] | None, problems: Problems
+    models: Sequence[Model], known: int | tuple[str, ...] | None, problems: Problems, *, later: bool = False
 ) -> Mapping[str, tuple[str, ...]]:
     """Return model name -> devices (indexes or UUIDs; empty = CPU).
 
     `known`: the host's GPUs as a count or as UUIDs, None = not known; then counts are numbered from 0 upwards and
-    only `auto` cannot be answered. A GPU never goes to two models.
+    only `auto` cannot be answered, which is a problem unless the answer comes `later`. A GPU never goes to two models.
     """
     present = _names(known)
     owners: dict[str, str] = {}
@@ -26,7 +26,7 @@ def assign(
     for model in models:
         if isinstance(model.gpus, int):
             given[model.name] = _counted(model, model.gpus, present, mixed, owners, problems)
-    _automatic([model for model in models if model.gpus == "auto"], present, mixed, owners, given, problems)
+    _automatic([model for model in models if model.gpus == "auto"], present, mixed, owners, given, problems, later)
     return given
 
 
@@ -98,6 +98,7 @@ def _automatic(
     owners: dict[str, str],
     given: dict[str, tuple[str, ...]],
     problems: Problems,
+    later: bool,
 ) -> None:
     if not models:
         return
@@ -106,6 +107,8 @@ def _automatic(
         problems.add(f"{model.where}.gpus", why, "write a count", "auto")
     first = models[0]
     given.update({model.name: () for model in models})
+    if present is None and later:
+        return
     if present is None:
         why = "`auto` needs to know the host's GPUs"
         problems.add(f"{first.where}.gpus", why, "write a count, or set preflight_gpus for the host", "auto")

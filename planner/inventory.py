@@ -19,7 +19,7 @@ KINDS: Mapping[str, str] = {
 }
 # A role's own judgement of its settings: lines "VARIABLE: why - fix".
 Judge = Callable[[dict[str, Any]], Sequence[str]]
-_LINE = re.compile(r"(?P<where>[a-z_]+(?:\[\d+\])?): (?P<why>.*?)(?: - (?P<fix>.*))?", re.DOTALL)
+_LINE = re.compile(r"(?P<where>[a-z_]+(?:\[\d+\])?(?: \([^)]*\))?): (?P<why>.*?)(?: - (?P<fix>.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,14 @@ class Variables:
 
     names: frozenset[str]
     values: Mapping[str, Any]
+
+
+def first_of_each_place(problems: Iterable[Problem]) -> list[Problem]:
+    """Keep what was first said of each place."""
+    kept: dict[str, Problem] = {}
+    for problem in problems:
+        kept.setdefault(problem.where, problem)
+    return list(kept.values())
 
 
 def needing(name: str, raw: Mapping[str, Any]) -> frozenset[str]:
@@ -114,9 +122,9 @@ def _variable(where: str) -> str:
     return re.split(r"[\[. ]", where, maxsplit=1)[0]
 
 
-def not_evaluated(name: str, error: str) -> Problem:
-    """Return the problem of a variable whose expression fails; the message of a secret one is not shown."""
-    reason = "" if looks_secret(name) else f" ({error})"
+def not_evaluated(name: str, error: str, *, safe: bool = False) -> Problem:
+    """Return the problem of a variable whose expression fails; a secret one's message is shown only if `safe`."""
+    reason = "" if looks_secret(name) and not safe else f" ({error})"
     return Problem(name, f"its value could not be evaluated{reason}", "correct the expression or what it refers to")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 _SECRET_NAME = re.compile(r"(?i)(^|[_.-])(key|keys|password|passphrase|secret|token|credential)s?($|[_.\[-])")
 _SHOWN_CHARACTERS = 80
+_SHOWN_HOSTS = 5
 
 
 class _Unset:
@@ -34,9 +35,11 @@ class Problem:
 
     def text(self) -> str:
         """Return the problem as one line for an operator."""
-        seen = f" [{', '.join(self.hosts)}]" if self.hosts else ""
+        rest = f" and {len(self.hosts) - _SHOWN_HOSTS} more" if len(self.hosts) > _SHOWN_HOSTS else ""
+        seen = f" [{', '.join(self.hosts[:_SHOWN_HOSTS])}{rest}]" if self.hosts else ""
         subject = self.where if self.value is None else f"{self.where} = {self.value}"
-        return f"{subject}{seen}: {self.why}. Fix: {self.fix}."
+        fix = self.fix if self.fix.endswith(("?", ")")) else f"{self.fix}."
+        return f"{subject}{seen}: {self.why}. Fix: {fix}"
 
     def on(self, *hosts: str) -> Problem:
         """Return the same problem, seen on these hosts."""

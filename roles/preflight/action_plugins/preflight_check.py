@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import filter_loader
 
@@ -25,8 +25,16 @@ sys.path.append(str(Path(__file__).resolve().parents[3]))
 from planner import evaluate, inventory
 from planner.problems import Problem, merged, report
 
-PLANNED_CROSS_ROLE = ("redoubt_images", "redoubt_model_locks", "redoubt_sources")
 FACTS_VARIABLE = "ansible_facts"
+_LOCK_VARIABLES = ("redoubt_images", "redoubt_model_locks", "redoubt_sources")
+_HOST_VARIABLES = (
+    "redoubt_models",
+    "redoubt_private_address",
+    "preflight_gpus",
+    "docker_data_root",
+    "gateway_server_names",
+    "gateway_https_port",
+)
 
 
 class _Host:
@@ -36,6 +44,7 @@ class _Host:
         self.names = frozenset(str(key) for key in raw)
         self.values: dict[str, Any] = {}
         self.problems: list[Problem] = []
+        self.unknown: set[str] = set()
         self._evaluate = evaluate_one
         self._waiting = frozenset() if facts_known else inventory.needing(FACTS_VARIABLE, raw)
 
@@ -47,8 +56,11 @@ class _Host:
             try:
                 self.values[name] = _plain(self._evaluate(name))
             except (AnsibleError, ValueError) as error:
+                self.unknown.add(name)
                 if name not in self._waiting:
-                    self.problems.append(inventory.not_evaluated(name, _first_line(error)))
+                    # "X is undefined" holds names only, other messages may quote what was being evaluated.
+                    safe = isinstance(error, AnsibleUndefinedVariable)
+                    self.problems.append(inventory.not_evaluated(name, _first_line(error), safe=safe))
 
     @property
     def variables(self) -> inventory.Variables:
@@ -78,17 +90,32 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
     def _check_variables(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         rules = self._rules()
         groups = self._groups()
+        names = [str(host) for host in task_vars["ansible_play_hosts_all"]]
+        plan_only = self._task.args.get("plan_only") is True
+        hosts = {name: self._host(name, task_vars, facts_known=False) for name in names}
+        for host in hosts.values():
+            host.read([*self._documented(host.names, rules), *_HOST_VARIABLES])
         found: list[Problem] = []
-        hosts = [str(host) for host in task_vars["ansible_play_hosts_all"]]
-        for name in hosts:
-            host = self._host(name, task_vars, facts_known=False)
-            host.read(self._documented(host.names, rules))
+        for name, host in hosts.items():
             kinds = inventory.kinds_of(name, groups)
             problems = [*host.problems, *inventory.check(host.variables, kinds, rules)]
             problems += inventory.sources(host.values.get("redoubt_sources"))
             problems += self._tls(host, kinds)
+            document = self._document(name, host, groups, lambda other: self._known(other, hosts, task_vars))
+            # Facts come later; in a plan-only run the assumed ones are all there is.
+            facts = self._assumed() if plan_only else None
+            later = {"plan_only": plan_only, "facts_expected": not plan_only, "facts": facts}
+            _, planned = evaluate(document | later)
+            problems = inventory.first_of_each_place([*problems, *planned])
             found.extend(problem.on(name) for problem in problems)
-        return self._answer(self._brief(merged(found), hosts))
+        return self._answer(self._brief(merged(found), names))
+
+    def _known(self, name: str, hosts: dict[str, _Host], task_vars: dict[str, Any]) -> _Host:
+        """Return another host's variables; those outside --limit are read when somebody needs them."""
+        if name not in hosts:
+            hosts[name] = self._host(name, task_vars, facts_known=False)
+            hosts[name].read(_HOST_VARIABLES)
+        return hosts[name]
 
     @staticmethod
     def _brief(problems: Sequence[Problem], hosts: Sequence[str]) -> list[Problem]:
@@ -151,48 +178,47 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
     # Stage "plan"
 
     def _plan(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        groups = self._groups()
         name = str(task_vars["inventory_hostname"])
         plan_only = self._task.args.get("plan_only") is True
-        kinds = inventory.kinds_of(name, groups)
         this = self._host(name, task_vars, facts_known=not plan_only)
-        this.read([*_HOST_VARIABLES, *PLANNED_CROSS_ROLE])
-        problems = list(this.problems)
+        this.read([*_HOST_VARIABLES, *_LOCK_VARIABLES])
+        others: dict[str, _Host] = {}
+        document = self._document(name, this, self._groups(), lambda other: self._known(other, others, task_vars))
+        document |= {"plan_only": plan_only, "facts": self._facts(task_vars, plan_only=plan_only)}
+        _, found = evaluate(document)
+        problems = inventory.first_of_each_place([*this.problems, *found])
+        return self._answer(problems) if problems else {"changed": False, "document": document}
+
+    def _document(
+        self, name: str, this: _Host, groups: dict[str, list[str]], other_host: Callable[[str], _Host]
+    ) -> dict[str, Any]:
+        kinds = inventory.kinds_of(name, groups)
         warnings = [] if kinds else [f"{name} is in no group, so it takes no part in the service"]
-        hosts = {name: inventory.host_entry(this.values, kinds)}
-        # A gateway needs the engines' addresses, a monitoring host everybody's.
-        wanted = (
-            [] if not {"gateway", "monitoring"} & set(kinds) else [host for hosts in groups.values() for host in hosts]
-        )
-        for other in dict.fromkeys(wanted):
-            if other == name:
-                continue
-            host = self._host(other, task_vars, facts_known=True)
-            host.read(_HOST_VARIABLES)
-            if host.problems:
-                about = "; ".join(problem.text() for problem in host.problems)
-                warnings.append(f"{other} is left out of the plan of {name}: {about}")
-                continue
-            hosts[other] = inventory.host_entry(host.values, inventory.kinds_of(other, groups))
-        order = list(dict.fromkeys([*(host for hosts in groups.values() for host in hosts), name]))
-        document = {
+        members = list(dict.fromkeys(host for hosts in groups.values() for host in hosts))
+        # A gateway needs the engines' addresses, a monitoring host everybody's; the others need only themselves.
+        wanted = members if {"gateway", "monitoring"} & set(kinds) else []
+        entries: dict[str, dict[str, Any]] = {}
+        for other in dict.fromkeys([*wanted, name]):
+            host = this if other == name else other_host(other)
+            if other != name and host.unknown & set(_HOST_VARIABLES):
+                listed = ", ".join(sorted(host.unknown & set(_HOST_VARIABLES)))
+                warnings.append(f"{other} is left out of the plan of {name}: {listed} cannot be evaluated now")
+            else:
+                entries[other] = inventory.host_entry(host.values, inventory.kinds_of(other, groups))
+        return {
             "host": name,
-            "plan_only": plan_only,
+            "docker_root": this.values.get("docker_data_root"),
             "disk_reserve": int(float(self._task.args.get("disk_reserve_gib", 0)) * 2**30),
-            "hosts": {host: hosts[host] for host in order if host in hosts},
+            "hosts": entries,
             "images": this.values.get("redoubt_images"),
             "locks": this.values.get("redoubt_model_locks"),
             "sources": this.values.get("redoubt_sources"),
-            "facts": self._facts(task_vars, plan_only=plan_only),
             "warnings": warnings,
         }
-        _, found = evaluate(document)
-        return self._answer([*problems, *found]) | {"document": document}
 
     def _facts(self, task_vars: dict[str, Any], *, plan_only: bool) -> dict[str, Any] | None:
         if plan_only:
-            assumed = _plain(self._task.args.get("assumed_facts") or {})
-            return assumed or None
+            return self._assumed()
         known = task_vars.get(FACTS_VARIABLE) or {}
         own = known.get("redoubt_host") or {}
         facts = {
@@ -204,6 +230,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         return dict(_plain(facts))
 
     # Both stages
+
+    def _assumed(self) -> dict[str, Any]:
+        return dict(_plain(self._task.args.get("assumed_facts") or {}))
 
     def _groups(self) -> dict[str, list[str]]:
         raw = _plain(self._task.args.get("kinds") or {})
@@ -224,24 +253,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
     def _answer(problems: Sequence[Problem]) -> dict[str, Any]:
         if not problems:
             return {"changed": False}
-        return {
-            "changed": False,
-            "failed": True,
-            "msg": report(problems),
-            "problems": [
-                {"where": problem.where, "value": problem.value, "why": problem.why, "fix": problem.fix}
-                for problem in problems
-            ],
-        }
-
-
-_HOST_VARIABLES = (
-    "redoubt_models",
-    "redoubt_private_address",
-    "preflight_gpus",
-    "gateway_server_names",
-    "gateway_https_port",
-)
+        return {"changed": False, "failed": True, "msg": report(problems)}
 
 
 def _first_line(error: BaseException) -> str:
