@@ -7,6 +7,7 @@ Pure functions; nothing is read or written.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from collections import Counter
@@ -244,7 +245,7 @@ def gateway_routes(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     table = []
     for index, model in enumerate(models):
-        for prefix in (["", f"/{model['name']}"] if index == 0 else [f"/{model['name']}"]):
+        for prefix in ["", f"/{model['name']}"] if index == 0 else [f"/{model['name']}"]:
             for route in model["routes"]:
                 table.append(
                     {
@@ -259,9 +260,23 @@ def gateway_routes(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return table
 
 
+def gateway_generation(text: str, more: list[str]) -> dict[str, str]:
+    """A configuration with its own name in place of `@generation@`: {text, generation}.
+
+    The name is a digest of the text and of what else the service loads (`more`), so it changes with either.
+    """
+    parts = [hashlib.sha256(part.encode()).hexdigest() for part in [text, *more]]
+    name = hashlib.sha256("".join(parts).encode()).hexdigest()[:24]
+    return {"text": text.replace("@generation@", name), "generation": name}
+
+
 class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Any]:
         """Names of the filters."""
-        return {"gateway_problems": gateway_problems, "gateway_routes": gateway_routes}
+        return {
+            "gateway_problems": gateway_problems,
+            "gateway_routes": gateway_routes,
+            "gateway_generation": gateway_generation,
+        }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from cryptography import x509
@@ -34,7 +35,7 @@ def _names_of(certificate: x509.Certificate) -> list[str]:
 
 def _covers(patterns: list[str], name: str) -> bool:
     parent = name.partition(".")[2]
-    return name in patterns or bool(parent) and f"*.{parent}" in patterns
+    return name in patterns or (bool(parent) and f"*.{parent}" in patterns)
 
 
 def _date(moment: datetime) -> str:
@@ -43,7 +44,7 @@ def _date(moment: datetime) -> str:
 
 def _chain_problems(chain: list[x509.Certificate], ca_pem: str) -> list[str]:
     problems = []
-    for index, (child, parent) in enumerate(zip(chain, chain[1:], strict=False)):
+    for index, (child, parent) in enumerate(pairwise(chain)):
         try:
             child.verify_directly_issued_by(parent)
         except (ValueError, TypeError, InvalidSignature):
@@ -70,9 +71,7 @@ def _chain_problems(chain: list[x509.Certificate], ca_pem: str) -> list[str]:
 def _leaf_problems(leaf: x509.Certificate, names: list[str], now: datetime) -> list[str]:
     problems = []
     if now > leaf.not_valid_after_utc:
-        problems.append(
-            f"gateway_tls_certificate: expired on {_date(leaf.not_valid_after_utc)} - give a renewed one"
-        )
+        problems.append(f"gateway_tls_certificate: expired on {_date(leaf.not_valid_after_utc)} - give a renewed one")
     if now < leaf.not_valid_before_utc:
         problems.append(
             f"gateway_tls_certificate: not valid before {_date(leaf.not_valid_before_utc)} - "

@@ -1,0 +1,285 @@
+# Copyright: Redoubt contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The gateway's policy on a rendered Nginx configuration. Denied by default.
+
+`nginx -t` says whether Nginx can read a configuration; this says whether it keeps the gateway's promises.
+A directive that the policy does not know is refused, so that nothing new comes in unseen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from policy.directives import KNOWN
+from policy.tree import Node, parse
+
+SECRET_VARIABLE = re.compile(
+    r"\$\{?(http_authorization|http_x_api_key|http_cookie|cookie_\w+|args|arg_\w+|query_string|request_body|"
+    r"request_uri|request|gateway_credential|ssl_client_raw_cert)\b"
+)
+LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|\[::1\]):\d+\Z")
+TIME = re.compile(r"(\d+)(ms|s|m|h|d)?\Z")
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+SHORTEST_STREAM_READ = 600
+AUTH_GUARDS = (["$gateway_client", "=", ""], ["$http_authorization", "!=", "$gateway_credential"])
+ADDRESS_GUARD = ["$gateway_admitted", "=", "0"]
+ADMITTED = {"default": "1", "00": "0"}
+HEALTH = {"default": "0", "/healthz": "$gateway_local"}
+SETTABLE = ("$gateway_model", "$args")
+HTTP_LIMITS = ("client_max_body_size", "client_header_timeout", "client_body_timeout", "large_client_header_buffers")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the configuration may do."""
+
+    routes: dict[str, dict[str, Any]]
+    servers: dict[str, set[str]]
+    allowed: set[str]
+    includes: set[str]
+
+
+def _at(node: Node, text: str) -> str:
+    return f"nginx.conf line {node.line}: {text}"
+
+
+def _guards(block: Node) -> list[list[str]]:
+    """Conditions that come before the block's own unconditional `return`, in order.
+
+    Nginx runs if, set and return in the order written and before everything else, wherever that stands.
+    """
+    found = []
+    for child in block.children:
+        if child.name == "if":
+            found.append(child.args)
+        elif child.name == "return":
+            break
+    return found
+
+
+def _refuses(block: Node, guard: list[str], statuses: tuple[str, ...]) -> bool:
+    return any(
+        child.name == "if"
+        and child.args == guard
+        and [c.name for c in child.children] == ["return"]
+        and child.children[0].args[0] in statuses
+        for child in block.children
+    ) and guard in _guards(block)
+
+
+def _directives(root: Node, plan: Plan) -> Iterator[str]:
+    for node in root.walk():
+        if node.parent is not None and node.parent.name in ("map", "geo"):
+            continue
+        if node.name not in KNOWN:
+            yield _at(node, f"directive '{node.name}' is not known to the policy")
+        if node.name == "include" and node.args[0] not in plan.includes:
+            yield _at(node, f"include {node.args[0]} could bring in anything - only {sorted(plan.includes)} may be")
+        if node.name == "if" and any(arg.lstrip("!").startswith("~") for arg in node.args):
+            yield _at(node, "a regular expression decides - use exact values")
+        if node.name == "if" and [child.name for child in node.children] != ["return"]:
+            yield _at(node, "only a return may stand in an if")
+        if node.name == "set" and node.args[0] not in SETTABLE:
+            yield _at(node, f"{node.args[0]} must not be set: the guards may depend on it")
+        if node.name == "server_name" and any(arg.startswith("~") or "*" in arg for arg in node.args):
+            yield _at(node, "a pattern as server name - use exact names")
+
+
+def _maps(root: Node, plan: Plan) -> Iterator[str]:
+    tables = {tuple(node.args): node for node in root.walk() if node.name in ("map", "geo")}
+    for node in tables.values():
+        if node.name != "map":
+            continue
+        for row in node.children:
+            if row.name.startswith("~"):
+                yield _at(row, "a regular expression in a map (CVE-2026-42533, and patterns let too much in)")
+    admitted = tables.get(("$gateway_allowed$gateway_local_health", "$gateway_admitted"))
+    if admitted is None or {row.name: row.args[0] for row in admitted.children} != ADMITTED:
+        yield "nginx.conf: $gateway_admitted must be 0 exactly for addresses outside the allowlist"
+    health = tables.get(("$uri", "$gateway_local_health"))
+    if health is None or {row.name: row.args[0] for row in health.children} != HEALTH:
+        yield "nginx.conf: $gateway_local_health must open /healthz, and nothing else, to local addresses"
+    allowed = tables.get(("$gateway_allowed",))
+    if allowed is None or allowed.name != "geo":
+        yield "nginx.conf: there is no allowlist (geo $gateway_allowed)"
+        return
+    rows = {row.name: (row.args[0] if row.args else "") for row in allowed.children}
+    if rows.pop("default", None) != "0":
+        yield _at(allowed, "the allowlist must end with 'default 0'")
+    extra = sorted(name for name, value in rows.items() if value != "0" and name not in plan.allowed)
+    if extra:
+        yield _at(allowed, f"the allowlist holds {', '.join(extra)}, which gateway_allowed_cidrs does not")
+
+
+def _logs(root: Node) -> Iterator[str]:
+    formats = {}
+    for node in root.walk():
+        if node.name != "log_format":
+            continue
+        formats[node.args[0]] = node
+        found = sorted({match[1] for match in SECRET_VARIABLE.finditer(" ".join(node.args[1:]))})
+        if found:
+            yield _at(node, f"the log would hold ${', $'.join(found)}: keys or prompts may be in there")
+    for node in root.walk():
+        if node.name == "access_log" and node.args[0] != "off" and (node.args[1:2] or [""])[0] not in formats:
+            yield _at(node, "an access log without a format of ours (Nginx's own holds the whole request line)")
+    for http in root.find("http"):
+        if not http.find("access_log"):
+            yield _at(http, "no access_log: Nginx would write its own format")
+
+
+def _upstreams(root: Node, plan: Plan) -> Iterator[str]:
+    for node in root.walk():
+        if node.name != "upstream":
+            continue
+        known = plan.servers.get(node.args[0])
+        for server in node.find("server"):
+            if known is None or server.args[0] not in known:
+                yield _at(server, f"server {server.args[0]} of {node.args[0]} is not in the plan")
+
+
+def _kind(server: Node) -> str:
+    """reject, redirect, local, or service (everything else)."""
+    listens = server.find("listen")
+    passes = [node for node in server.walk() if node.name == "proxy_pass"]
+    last = server.find("return")
+    if server.value("ssl_reject_handshake") == "on" and not passes:
+        return "reject"
+    if last and last[-1].args[0] == "444" and not server.find("location"):
+        return "reject"
+    if listens and all(LOOPBACK.match(listen.args[0]) for listen in listens) and not passes:
+        return "local"
+    target = last[-1].args[1:2] if last else []
+    if target and target[0].startswith("https://") and not server.find("location"):
+        return "redirect"
+    return "service"
+
+
+def _seconds(value: str) -> float:
+    match = TIME.match(value)
+    return int(match[1]) * SECONDS[match[2]] if match else 0.0
+
+
+def _proxied(location: Node, plan: Plan) -> Iterator[str]:
+    """The promises of a location that reaches an engine."""
+    path = location.args[-1]
+    target = location.find("proxy_pass")[-1].args[0]
+    route = plan.routes.get(path)
+    if location.args[:1] != ["="] or route is None:
+        yield _at(location, f"location {' '.join(location.args)} reaches an engine but is no exact route of the plan")
+        route = {}
+    match = re.match(r"http://([^/$]+)(/[^$]*)?\Z", target)
+    if match is None or match[1] not in plan.servers:
+        yield _at(location, f"proxy_pass {target} leads outside the plan's engines")
+    elif route and (match[1], match[2]) != (route["upstream"], route["target"]):
+        yield _at(location, f"proxy_pass {target} is not what the plan says for {path}")
+    for guard in AUTH_GUARDS:
+        if not _refuses(location, guard, ("401",)):
+            yield _at(location, f"{path} is reachable without an API key ('if ({' '.join(guard)})' is missing)")
+    if not _refuses(location, ["$gateway_method_known", "=", "0"], ("405",)):
+        yield _at(location, f"{path} does not check the method")
+    for name in ("limit_req", "limit_conn"):
+        if not location.effective(name):
+            yield _at(location, f"{path} has no {name}")
+    handed_on = not any(n.args == ["Authorization", ""] for n in location.effective("proxy_set_header"))
+    if location.value("proxy_pass_request_headers") != "off" and handed_on:
+        yield _at(location, f"{path} hands the client's key on to the engine")
+    if "non_idempotent" in location.value("proxy_next_upstream"):
+        yield _at(location, f"{path} would repeat requests that an engine may have begun to answer")
+    if not route or route["stream"]:
+        yield from _streaming(location, path)
+
+
+def _streaming(location: Node, path: str) -> Iterator[str]:
+    wanted = {"proxy_buffering": "off", "proxy_http_version": "1.1", "gzip": "off"}
+    for name, value in wanted.items():
+        if location.value(name) != value:
+            yield _at(location, f"{path} is streamed: {name} must be {value}")
+    if location.value("proxy_cache") not in ("", "off"):
+        yield _at(location, f"{path} is streamed: no proxy_cache")
+    for name in ("proxy_read_timeout", "send_timeout"):
+        if _seconds(location.value(name)) < SHORTEST_STREAM_READ:
+            yield _at(location, f"{path} is streamed: {name} must be {SHORTEST_STREAM_READ}s or more")
+
+
+def _service(server: Node, plan: Plan) -> Iterator[str]:
+    for listen in server.find("listen") or [server]:
+        if "ssl" not in listen.args:
+            yield _at(listen, "a server without TLS")
+    if not _refuses(server, ADDRESS_GUARD, ("403", "444")):
+        yield _at(server, "a server without the address allowlist ('if ($gateway_admitted = 0)' must come first)")
+    locations = [node for node in server.walk() if node.name == "location"]
+    if not any(node.args == ["/"] for node in locations):
+        yield _at(server, "no 'location /' that refuses everything else")
+    for location in locations:
+        if location.args[0] in ("~", "~*"):
+            yield _at(location, "a regular expression as location - use '= /path'")
+        if location.find("proxy_pass"):
+            yield from _proxied(location, plan)
+        elif not location.find("return"):
+            yield _at(location, f"location {' '.join(location.args)} neither answers nor refuses: it would serve files")
+        elif location.args == ["/"] and location.find("return")[-1].args[0] != "404":
+            yield _at(location, "'location /' must return 404")
+        if location.find("add_header"):
+            yield _at(location, "add_header in a location drops the server's security headers")
+
+
+def _servers(http: Node, plan: Plan) -> Iterator[str]:
+    defaults = set()
+    for server in http.find("server"):
+        kind = _kind(server)
+        if kind == "reject":
+            defaults |= {n.args[0] for n in server.find("listen") if "default_server" in n.args}
+        elif kind == "redirect":
+            if not _refuses(server, ADDRESS_GUARD, ("403", "444")):
+                yield _at(server, "a redirecting server without the address allowlist")
+        elif kind == "service":
+            yield from _service(server, plan)
+    for server in http.find("server"):
+        for listen in server.find("listen"):
+            if _kind(server) != "local" and listen.args[0] not in defaults:
+                yield _at(listen, f"unknown names on {listen.args[0]} meet no default server that rejects them")
+
+
+def _general(http: Node) -> Iterator[str]:
+    for name in HTTP_LIMITS:
+        if http.value(name) in ("", "0"):
+            yield _at(http, f"no limit: {name}")
+    for node in http.walk():
+        if node.name == "client_max_body_size" and node.args == ["0"]:
+            yield _at(node, "no limit: client_max_body_size 0")
+    if http.value("server_tokens") != "off":
+        yield _at(http, "server_tokens must be off")
+    for node in [n for n in http.walk() if n.name == "ssl_protocols"] or [http]:
+        if not node.args or set(node.args) - {"TLSv1.2", "TLSv1.3"}:
+            yield _at(node, "ssl_protocols must be TLSv1.2 and TLSv1.3, or TLSv1.3 alone")
+
+
+def breaches(
+    text: str,
+    routes: list[dict[str, Any]],
+    models: list[dict[str, Any]],
+    allowed_cidrs: list[str],
+    includes: list[str],
+) -> list[str]:
+    """Every breach of the gateway's policy in a rendered nginx.conf, with its line; empty when there is none.
+
+    `routes` is the table made by `gateway_routes`, `models` what it was made of; `includes` names the only
+    files that may be included.
+    """
+    plan = Plan(
+        routes={route["path"]: route for route in routes},
+        servers={f"redoubt_{index}": set(model["servers"]) for index, model in enumerate(models)},
+        allowed={str(item) for item in allowed_cidrs},
+        includes=set(includes),
+    )
+    root, problems = parse(text)
+    problems += [*_directives(root, plan), *_maps(root, plan), *_logs(root), *_upstreams(root, plan)]
+    if len(root.find("http")) != 1:
+        problems.append("nginx.conf: there must be one http block")
+    for http in root.find("http"):
+        problems += [*_general(http), *_servers(http, plan)]
+    return problems
