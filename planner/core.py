@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from planner import facts, gpus
@@ -56,6 +56,7 @@ class _Maker:
         self.problems = problems
         self.images: dict[str, Image] = {}
         self.weights: dict[str, Lock] = {}
+        self.placeholders: dict[str, None] = {}
 
     def make(self) -> Plan:
         this = self.document.this
@@ -67,6 +68,9 @@ class _Maker:
         images = [self._image_entry(self.images[key]) for key in sorted(self.images)]
         disk = facts.disk_needs(self.document, list(self.images.values()), list(self.weights.values()), MODELS_ROOT)
         facts.check(self.document, disk, self.problems)
+        if self.placeholders:
+            listed = ", ".join(sorted(self.placeholders))
+            self.problems.warn(f"installing would be refused, since these hold placeholders for digests: {listed}")
         return {
             "schema": SCHEMA,
             "host": this.name,
@@ -197,9 +201,8 @@ class _Maker:
             why = f"the lock holds revision {lock.revision}"
             where = f"{model.where}.source.revision"
             self.problems.add(where, why, "lock this revision or write that one", model.revision)
-        self._placeholder(f"redoubt_model_locks.{model.name}.revision", lock.revision)
-        for index, file in enumerate(lock.files):
-            self._placeholder(f"redoubt_model_locks.{model.name}.files[{index}].sha256", str(file["sha256"]))
+        digests = [lock.revision, *(str(file["sha256"]) for file in lock.files)]
+        self._check_placeholders(f"redoubt_model_locks.{model.name}", digests)
         return lock
 
     # Images
@@ -232,17 +235,16 @@ class _Maker:
             self.problems.add(f"{where}.archive", why, fix)
         if image.tag == "latest":
             self.problems.add(f"{where}.tag", "`latest` says nothing about the version", "write the version", image.tag)
-        for field, digest in (("digest", image.digest), ("config_digest", image.config_digest)):
-            self._placeholder(f"{where}.{field}", digest)
-        self._placeholder(f"{where}.archive_sha256", image.archive_sha256)
+        self._check_placeholders(where, [image.digest, image.config_digest, image.archive_sha256])
 
-    def _placeholder(self, where: str, digest: str | None) -> None:
-        if digest is None or len(set(digest.removeprefix("sha256:"))) != 1:
+    def _check_placeholders(self, where: str, digests: Sequence[str | None]) -> None:
+        """A digest of one repeated digit stands where a real one is to be written."""
+        if not any(digest and len(set(digest.removeprefix("sha256:"))) == 1 for digest in digests):
             return
         if self.document.plan_only:
-            self.problems.warn(f"{where} is a placeholder; installing would be refused")
+            self.placeholders.setdefault(where)
         else:
-            self.problems.add(where, "it is a placeholder, not a real digest", "make the lock for this site", digest)
+            self.problems.add(where, "it holds placeholders instead of real digests", "make the lock for this site")
 
     @staticmethod
     def _image_entry(image: Image) -> dict[str, Any]:
