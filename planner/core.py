@@ -6,9 +6,10 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from planner import facts, gpus
-from planner.document import Document, Host, Image, Lock, Model, parse
-from planner.engines import Rendered, Start
+from planner import entries, facts, gpus
+from planner.document import Document, Host, Image, Lock, Model
+from planner.engines import Start
+from planner.parse import parse
 from planner.problems import Problem, Problems, report
 from planner.registry import ENGINES, NOT_YET
 
@@ -65,7 +66,7 @@ class _Maker:
         gateway = self._gateway(this) if "gateway" in this.kinds else None
         monitoring = self._monitoring(this) if "monitoring" in this.kinds else None
         exporter = self._exporter(this)
-        images = [self._image_entry(self.images[key]) for key in sorted(self.images)]
+        images = [entries.image_entry(self.images[key]) for key in sorted(self.images)]
         disk = facts.disk_needs(self.document, list(self.images.values()), list(self.weights.values()), MODELS_ROOT)
         facts.check(self.document, disk, self.problems)
         if self.placeholders:
@@ -77,7 +78,7 @@ class _Maker:
             "kinds": list(this.kinds),
             "engines": engines,
             "images": images,
-            "weights": [self._weights_entry(lock) for lock in self.weights.values()],
+            "weights": [entries.weights_entry(lock) for lock in self.weights.values()],
             "gateway": gateway,
             "monitoring": monitoring,
             "exporter": exporter,
@@ -110,7 +111,7 @@ class _Maker:
             where = f"redoubt_private_address of {host.name}"
             why = f"{what} listens on {host.address} only, but the gateway or monitoring is another machine"
             self.problems.add(where, why, "set it in the host's variables, such as 10.0.0.11", host.address)
-        return _endpoint(host.address, port)
+        return entries.endpoint(host.address, port)
 
     def _hosts(self, kind: str) -> list[Host]:
         return [host for host in self.document.hosts if kind in host.kinds]
@@ -184,7 +185,7 @@ class _Maker:
                 "mount": mount,
             },
             "devices": list(devices),
-            "resources": _resources(model, rendered),
+            "resources": entries.resources(model, rendered),
             "health": rendered.health,
             "metrics_path": engine.metrics_path,
             "stop_grace_period": rendered.stop_grace_period,
@@ -245,30 +246,6 @@ class _Maker:
             self.placeholders.setdefault(where)
         else:
             self.problems.add(where, "it holds placeholders instead of real digests", "make the lock for this site")
-
-    @staticmethod
-    def _image_entry(image: Image) -> dict[str, Any]:
-        return {
-            "key": image.key,
-            "name": image.name,
-            "tag": image.tag,
-            "ref": image.ref,
-            "digest": image.digest,
-            "config_digest": image.config_digest,
-            "archive": image.archive,
-            "archive_sha256": image.archive_sha256,
-            "size": image.size,
-        }
-
-    @staticmethod
-    def _weights_entry(lock: Lock) -> dict[str, Any]:
-        return {
-            "name": lock.name,
-            "revision": lock.revision,
-            "license": lock.license,
-            "total_size": lock.total_size,
-            "files": [dict(file) for file in lock.files],
-        }
 
     # Gateway and monitoring: they need the other hosts' addresses
 
@@ -335,15 +312,3 @@ class _Maker:
     def _exporter(self, host: Host) -> dict[str, Any]:
         image = self._image("node_exporter")
         return {"image": image.ref if image else None, "address": host.address, "port": EXPORTER_PORT}
-
-
-def _endpoint(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _resources(model: Model, rendered: Rendered) -> dict[str, Any]:
-    return {
-        "cpus": model.resources.cpus,
-        "memory": model.resources.memory,
-        "shm_size": model.resources.shm_size or rendered.shm_size,
-    }
