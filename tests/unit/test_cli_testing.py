@@ -107,7 +107,11 @@ def run(jobs: list[Job], width: int, cwd: Path) -> tuple[dict[str, JobResult], i
 
 
 def test_jobs_run_side_by_side_and_tell_how_they_ended(tmp_path: Path) -> None:
-    scripts = {"a": "import os; print(os.environ['FROM_JOB'])", "b": "raise SystemExit(3)", "c": "import time; time.sleep(.3)"}
+    scripts = {
+        "a": "import os; print(os.environ['FROM_JOB'])",
+        "b": "raise SystemExit(3)",
+        "c": "import time; time.sleep(.3)",
+    }
     results, most = run([job(tmp_path, name, script) for name, script in scripts.items()], 2, tmp_path)
     assert {name: result.rc for name, result in results.items()} == {"a": 0, "b": 3, "c": 0}
     assert tail_of(tmp_path / "a.log", 5) == ["a"]
