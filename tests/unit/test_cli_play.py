@@ -111,6 +111,17 @@ def test_a_good_run(playbook: Path) -> None:
     assert not (result.run_dir / "artifacts").exists()
 
 
+def test_the_environment_is_not_on_the_disk_while_the_run_goes_on(playbook: Path) -> None:
+    """ansible-runner writes it there; a run that is killed would leave it."""
+    playbook.write_text(
+        "- hosts: all\n  gather_facts: false\n  tasks:\n    - name: Look\n      changed_when: false\n"
+        f"      ansible.builtin.command: {{argv: [grep, -rl, tried-marker, {playbook.parent / 'runs'}]}}\n"
+        "      register: found\n      failed_when: found.rc != 1\n"
+    )
+    result, screen = run(playbook, env={"REDOUBT_TRIED": "tried-marker"})
+    assert result.ok, screen
+
+
 def test_a_failing_run_says_what_where_and_why(playbook: Path) -> None:
     result, screen = run(playbook, "-e", "broken=true")
     assert (result.rc, result.exit_code, result.counts["here"].failed) == (2, 1, 1)
@@ -254,6 +265,7 @@ def test_ctrl_c_stops_the_run_and_restores_the_terminal(tmp_path: Path) -> None:
     screen = seen.getvalue()
     assert child.exitstatus == 130, screen
     assert "interrupted in" in screen
+    assert "User interrupted execution" in screen, "Ansible was asked to stop, not killed"
     assert "\x1b[?25l" in screen, "the display hid the cursor"
     assert screen.rindex("\x1b[?25h") > screen.rindex("\x1b[?25l"), "the cursor is there again"
     assert after == modes
