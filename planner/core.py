@@ -163,10 +163,12 @@ class _Maker:
             self.problems.add(f"{model.where}.engine", why, f"choose one of: {names}", model.engine)
             return None
         image = self._image(model.image or engine.image, f"{model.where}.image" if model.image else None)
-        if lock is None or image is None:
+        if image is None:
             return None
         mount = f"/models/{model.name}"
         rendered = engine.render(Start(model, image, mount, devices), self.problems)
+        if lock is None:
+            return None
         facts.check_resources(model, self.document.facts, lock, self.problems, cpu=not devices)
         self.weights.setdefault(lock.name, lock)
         return {
@@ -263,7 +265,8 @@ class _Maker:
                 )
                 if first_engine.setdefault(model.name, model.engine) != model.engine:
                     why = f"another host serves this model with {first_engine[model.name]}"
-                    self.problems.add(f"{model.where}.engine", why, "serve a model with one engine", model.engine)
+                    fix = "serve a model with one engine"
+                    self.problems.add(f"{model.where}.engine", why, fix, model.engine, server.name)
                 reach = self._reach(server, ports[model.where], "its engine")
                 if reach not in entry["servers"]:
                     entry["servers"].append(reach)

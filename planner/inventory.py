@@ -48,10 +48,10 @@ class Variables:
 
 
 def first_of_each_place(problems: Iterable[Problem]) -> list[Problem]:
-    """Keep what was first said of each place."""
-    kept: dict[str, Problem] = {}
+    """Keep what was first said of each place on each host."""
+    kept: dict[tuple[str, tuple[str, ...]], Problem] = {}
     for problem in problems:
-        kept.setdefault(problem.where, problem)
+        kept.setdefault((problem.where, problem.hosts), problem)
     return list(kept.values())
 
 

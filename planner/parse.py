@@ -22,7 +22,7 @@ def parse(raw: Mapping[str, object], problems: Problems) -> Document | None:
     for warning in warnings if isinstance(warnings, list | tuple) else ():
         problems.warn(str(warning))
     hosts = tuple(
-        _host(name, entry, problems)
+        _host(name, entry, problems, other=name != host)
         for name, entry in hosts_raw.items()
         if isinstance(name, str) and isinstance(entry, Mapping)
     )
@@ -43,7 +43,15 @@ def parse(raw: Mapping[str, object], problems: Problems) -> Document | None:
     )
 
 
-def _host(name: str, raw: Mapping[str, object], problems: Problems) -> Host:
+def _host(name: str, raw: Mapping[str, object], all_problems: Problems, *, other: bool) -> Host:
+    problems = Problems()
+    host = _read_host(name, raw, problems)
+    for problem in problems.found:
+        all_problems.found.append(problem.on(name) if other else problem)
+    return host
+
+
+def _read_host(name: str, raw: Mapping[str, object], problems: Problems) -> Host:
     kinds_raw = raw.get("kinds")
     kinds = tuple(kind for kind in KINDS if isinstance(kinds_raw, list | tuple) and kind in kinds_raw)
     models_raw = raw.get("models")

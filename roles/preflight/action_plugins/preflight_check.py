@@ -99,16 +99,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         for name, host in hosts.items():
             kinds = inventory.kinds_of(name, groups)
             problems = [*host.problems, *inventory.check(host.variables, kinds, rules)]
-            problems += inventory.sources(host.values.get("redoubt_sources"))
-            problems += self._tls(host, kinds)
+            problems += [*inventory.sources(host.values.get("redoubt_sources")), *self._tls(host, kinds)]
+            found.extend(problem.on(name) for problem in problems)
+        for name, host in list(hosts.items()):
             document = self._document(name, host, groups, lambda other: self._known(other, hosts, task_vars))
             # Facts come later; in a plan-only run the assumed ones are all there is.
             facts = self._assumed() if plan_only else None
             later = {"plan_only": plan_only, "facts_expected": not plan_only, "facts": facts}
             _, planned = evaluate(document | later)
-            problems = inventory.first_of_each_place([*problems, *planned])
-            found.extend(problem.on(name) for problem in problems)
-        return self._answer(self._brief(merged(found), names))
+            found.extend(problem if problem.hosts else problem.on(name) for problem in planned)
+        return self._answer(self._brief(merged(inventory.first_of_each_place(found)), names))
 
     def _known(self, name: str, hosts: dict[str, _Host], task_vars: dict[str, Any]) -> _Host:
         """Return another host's variables; those outside --limit are read when somebody needs them."""
