@@ -182,7 +182,7 @@ def main() -> None:
     try:
         result = work(module.params, module.check_mode)
     except SpecError as error:
-        module.fail_json(msg="Refused before anything was changed: " + "; ".join(error.problems))
+        module.fail_json(msg="\n- ".join(["Refused before anything was changed:", *error.problems]))
     except (StoreError, DockerError, Refused) as error:
         module.fail_json(msg=str(error))
     for text in result.pop("warnings", []):

@@ -8,14 +8,17 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from typing import Any
 
+# What Compose tells about each step, as opposed to what is wrong.
+PROGRESS = re.compile(r"\s*(Container|Network|Volume|Image) \S+ +[A-Z][a-z]+\s*$")
 # One line of JSON for each container, without the log of health checks.
 CONTAINER_FORMAT = (
     '{"name": {{json .Name}}, "id": {{json .Id}}, "image": {{json .Image}}, "status": {{json .State.Status}},'
     ' "health": {{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}}, "restarts": {{.RestartCount}},'
-    ' "exit_code": {{.State.ExitCode}}, "oom": {{.State.OOMKilled}}, "labels": {{json .Config.Labels}}}'
+    ' "exit_code": {{.State.ExitCode}}, "labels": {{json .Config.Labels}}}'
 )
 
 
@@ -33,7 +36,6 @@ class Container:
     health: str
     restarts: int
     exit_code: int
-    oom_killed: bool
     digest: str
 
 
@@ -85,7 +87,8 @@ class Docker:
         command = [*self.compose_command(), "--project-name", self.project, "--file", f"{folder}/compose.yml", *words]
         status, output, errors = run(command, timeout)
         if status:
-            raise DockerError(f"docker compose {words[0]} ended with {status}: {last_lines(output + errors, 12)}")
+            text = "\n".join(line for line in (output + errors).splitlines() if not PROGRESS.match(line))
+            raise DockerError(f"docker compose {words[0]} ended with {status}: {last_lines(text, 8)}")
 
     def image_ids(self, refs: list[str]) -> dict[str, str]:
         """Id of each image that is on the host; the others are left out. Raises DockerError when no engine answers."""
@@ -104,6 +107,26 @@ class Docker:
         _, output, _ = run(["docker", "container", "inspect", "--format", CONTAINER_FORMAT, *names], 60)
         rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         return {row["name"].lstrip("/"): container_of(row) for row in rows}
+
+    def deaths(self, name: str, since: float) -> tuple[list[int], bool]:
+        """Exit codes of the ends of a container since a time (seconds of the epoch), and whether memory ran out.
+
+        The container's own state forgets both as soon as it is restarted.
+        """
+        command = [
+            "docker",
+            "events",
+            "--since",
+            f"{since:.3f}",
+            "--until",
+            f"{time.time():.3f}",
+            "--format",
+            "{{json .}}",
+        ]
+        _, output, _ = run([*command, "--filter", f"container={name}", "--filter", "type=container"], 30)
+        rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        codes = [int(row["Actor"]["Attributes"].get("exitCode", 0)) for row in rows if row["Action"] == "die"]
+        return codes, any(row["Action"] == "oom" for row in rows)
 
     def logs(self, name: str, lines: int) -> str:
         """The last words of a container, both streams."""
@@ -124,7 +147,6 @@ def container_of(row: dict[str, Any]) -> Container:
         health=row["health"],
         restarts=row["restarts"],
         exit_code=row["exit_code"],
-        oom_killed=row["oom"],
         digest=(row["labels"] or {}).get("redoubt.digest", ""),
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ class Watched(Protocol):
 
     def containers(self, names: list[str]) -> dict[str, Container]:
         """Containers by name."""
+
+    def deaths(self, name: str, since: float) -> tuple[list[int], bool]:
+        """Exit codes since a time, and whether memory ran out."""
 
     def logs(self, name: str, lines: int) -> str:
         """Last words of a container."""
@@ -71,6 +75,16 @@ def answers(engine: Engine, timeout: float = 5) -> bool:
         return False
 
 
+def reachable(engine: Engine) -> bool:
+    """Whether the published port leads to a good engine; a slow answer is a busy engine, not a broken one."""
+    try:
+        return bool(http_request(engine.url(engine.health_path), timeout=5)[0] == 200)
+    except socket.timeout:  # TimeoutError only from Python 3.10 on
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+
+
 def completion(engine: Engine, options: GateOptions, key: str = "") -> tuple[str, int]:
     """Ask for a few tokens; returns (text, number of tokens). Raises ValueError with what was wrong instead."""
     body = {"model": engine.name, "prompt": options.prompt, "max_tokens": 8, "temperature": 0}
@@ -111,12 +125,12 @@ def trouble(now: Container | None, restarts_before: int, crash_limit: int) -> st
     if now is None:
         return "does not exist"
     crashes = now.restarts - restarts_before
-    memory = " after it ran out of memory (raise resources.memory of this model)" if now.oom_killed else ""
     if crashes >= crash_limit:
-        return f"crash-loops: it ended {crashes} times, last with exit code {now.exit_code}{memory}"
+        return f"crash-loops: it ended {crashes} times"
     if now.status in ("exited", "dead", "paused", "removing"):
-        return f"is {now.status}, exit code {now.exit_code}{memory}"
-    if now.health == "unhealthy":
+        return f"is {now.status}"
+    # Docker also calls a container unhealthy that has just ended; that is counted as a crash above.
+    if now.health == "unhealthy" and now.status == "running" and not crashes:
         return "runs, but its own health check fails"
     return ""
 
@@ -133,13 +147,13 @@ def prove(
 
     Raises GateError for the first engine that cannot become good or needs longer than its own timeout.
     """
-    start = time.monotonic()
+    start, since = time.monotonic(), time.time()
     proofs: dict[str, Proof] = {}
     pending = list(engines)
     while pending:
         now = docker.containers([engine.container for engine in engines])
         for engine in engines:
-            _check(engine, now.get(engine.container), before, docker, options)
+            _check(engine, now.get(engine.container), before, docker, options, since)
         for engine in list(pending):
             waited = time.monotonic() - start
             if engine.container not in proofs and answers(engine):
@@ -158,12 +172,22 @@ def prove(
 
 
 def _check(
-    engine: Engine, now: Container | None, before: dict[str, Container], docker: Watched, options: GateOptions
+    engine: Engine,
+    now: Container | None,
+    before: dict[str, Container],
+    docker: Watched,
+    options: GateOptions,
+    since: float,
 ) -> None:
     earlier = before.get(engine.container)
     same = now is not None and earlier is not None and earlier.id == now.id
     why = trouble(now, earlier.restarts if same and earlier else 0, options.crash_limit)
     if why:
+        codes, out_of_memory = docker.deaths(engine.container, since)
+        if codes:
+            why += f", exit code {codes[-1]}"
+        if out_of_memory:
+            why += ", out of memory (raise resources.memory of this model)"
         raise GateError(engine, why, _log(docker, engine, options))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.release_docker import Docker, DockerError
-from ansible.module_utils.release_gate import GateError, GateOptions, Proof, answers, prove
+from ansible.module_utils.release_gate import GateError, GateOptions, Proof, prove, reachable
 from ansible.module_utils.release_spec import (
     Engine,
     SpecError,
@@ -85,7 +85,7 @@ def drift(engines: list[Engine], digests: dict[str, str], docker: Docker) -> tup
             wrong[engine.container] = f"does not run the image {engine.image}"
         elif found.health == "unhealthy":
             wrong[engine.container] = "is unhealthy"
-        elif found.health != "starting" and not answers(engine):
+        elif found.health != "starting" and not reachable(engine):
             wrong[engine.container] = f"does not answer on {engine.address}:{engine.port}"
     starting = any(now[e.container].health == "starting" for e in engines if e.container not in wrong)
     return wrong, starting

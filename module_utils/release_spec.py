@@ -164,7 +164,7 @@ def env_values(text: str) -> dict[str, str]:
 
 
 def split_services(compose: str) -> tuple[str, dict[str, str]]:
-    """A compose text as (everything outside `services`, text of each service).
+    """A compose text as (everything outside `services`, text of each service), without lines of comment.
 
     Relies on the template's form: top-level keys in column 0, each service's name alone on a line, two spaces in.
     """
@@ -172,7 +172,9 @@ def split_services(compose: str) -> tuple[str, dict[str, str]]:
     blocks: dict[str, list[str]] = {}
     inside, current = False, ""
     for line in compose.splitlines():
-        if line and not line.startswith((" ", "#")):
+        if line.lstrip().startswith("#"):
+            continue  # better words are no reason to restart an engine
+        if line and not line.startswith(" "):
             inside, current = line.rstrip() == "services:", ""
         name = re.fullmatch(r'  "?([A-Za-z0-9_.-]+)"?:\s*', line) if inside else None
         if name:

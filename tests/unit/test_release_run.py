@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 
 from tests.unit.release_support import DIGEST, REPO, StubEngine, World, engine, engines_running, load_module
 
+from ansible.module_utils import release_gate, release_spec  # isort: skip - found by release_support
 from ansible.module_utils.release_run import Refused  # isort: skip - found by release_support
 from ansible.module_utils.release_store import Store, StoreError  # isort: skip
 
@@ -83,7 +85,10 @@ def test_a_crash_loop_is_red_at_once_and_the_release_before_is_back(world: World
     with pytest.raises(Refused) as caught:
         go(world, bad)
     text = str(caught.value)
-    assert "release 2 was refused: redoubt-tiny (model tiny) crash-loops" in text
+    assert (
+        "release 2 was refused: redoubt-tiny (model tiny) crash-loops: it ended 2 times, exit code 2, out of memory"
+        in text
+    )
     assert "Release 1 is in service again" in text
     assert "unrecognized arguments: --no-such-flag" in text
     assert world.current() == "releases/1"
@@ -173,6 +178,13 @@ def test_a_container_that_is_gone_or_stopped_or_foreign_is_repaired(world: World
         assert (result["action"], result["number"]) == ("repaired", 1), why
         assert why in result["reasons"][0]
         assert go(world)["changed"] is False
+
+
+def test_a_busy_engine_is_left_alone_and_a_closed_port_is_not(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and never answers
+        busy = release_spec.parse_engines([engine(port=silent.getsockname()[1])])[0]
+        assert release_gate.reachable(busy)
+    assert not release_gate.reachable(busy)
 
 
 def test_a_file_changed_by_hand_is_put_back(world: World) -> None:

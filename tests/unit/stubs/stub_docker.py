@@ -47,7 +47,7 @@ def up(state: dict[str, Any], words: list[str]) -> None:
         container = kept if same else {"id": f"id{state['serial']}", "image": state["images"][service["image"]]}
         crashes = name in state.get("crash", []) or service["digest"] in state.get("crash_digests", [])
         health = "starting" if crashes else state.get("health", "healthy")
-        container.update(name=f"/{name}", status="running", health=health, exit_code=2 if crashes else 0, oom=False)
+        container.update(name=f"/{name}", status="running", health=health, exit_code=2 if crashes else 0)
         container["restarts"] = container.get("restarts", 0)
         container["crashing"] = crashes
         container["labels"] = {"redoubt.digest": service["digest"]}
@@ -92,6 +92,9 @@ def main(words: list[str]) -> int:
             status = 1
     elif verb == "container inspect":
         status = inspect(state, words[4:])
+    elif words[0] == "events":
+        print(json.dumps({"Action": "die", "Actor": {"Attributes": {"exitCode": "2"}}}))
+        print(json.dumps({"Action": "oom", "Actor": {"Attributes": {}}}))
     elif words[0] == "logs":
         print("vllm: error: unrecognized arguments: --no-such-flag", file=sys.stderr)
     elif words[0] == "stop":
