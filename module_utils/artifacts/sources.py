@@ -85,7 +85,7 @@ class HttpSource:
         # identity: bytes as they are stored, because those are what the lock describes
         request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})  # noqa: S310 - see make_source
         try:
-            response = urllib.request.urlopen(request, timeout=self.timeout, context=self._context)  # noqa: S310
+            response = urllib.request.urlopen(request, timeout=self.timeout, context=self._context)  # noqa: S310 - see make_source
         except urllib.error.HTTPError as error:
             error.close()
             raise Refusal(f"{url}: the server answers {error.code} {error.reason}") from error
