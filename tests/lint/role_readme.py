@@ -94,9 +94,8 @@ def index() -> str:
     lines = [
         "# Roles",
         "",
-        summary = prose(role.spec.get("short_description", ""))
-        lines.append(f"| [{role.name}](../roles/{role.name}/README.md) | {summary} |")
-        "which Ansible checks at run time.",
+        "Each role does one thing on a host and can be used alone. Its README is generated from its argument",
+        "specification, which Ansible checks at run time.",
         "",
         "| Role | What it does |",
         "|---|---|",
