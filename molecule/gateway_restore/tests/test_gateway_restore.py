@@ -75,7 +75,6 @@ def test_configuration_that_nginx_refuses_never_goes_live(host: Host, address: s
     assert "nothing live was changed" in run.words
     assert (host.file(CONF).content_string, master(host)) == before
     assert status(address) == 502
-    assert play(check=True).changed == 0
 
 
 def test_reload_refused_in_silence_is_found_out_and_undone(host: Host, address: str, play: Play, taken: int) -> None:
@@ -93,29 +92,28 @@ def test_reload_refused_in_silence_is_found_out_and_undone(host: Host, address: 
     run = play(gateway_http_port=taken)
     assert (run.status, run.changed) == (0, 1)
     assert exchange(address, taken, written("/"))["status"] == 308
-    assert play().status == 0
 
 
-@pytest.mark.parametrize("stamp", ["stale", "forged"])
-def test_lost_reload_is_made_up_for(host: Host, address: str, play: Play, stamp: str) -> None:
+def hsts(address: str) -> str:
+    answer = exchange(address, 443, written("/healthz"), context(), "redoubt.lab")
+    return str(answer["headers"]["strict-transport-security"])
+
+
+def test_lost_reload_is_made_up_for(host: Host, address: str, play: Play) -> None:
     """A file on disk that is newer than what runs, as a run leaves it that died before its reload."""
-    new = {"gateway_hsts_seconds": 1234 if stamp == "stale" else 4321}
-    assert play(**new).status == 0
-    kept = {name: host.file(name).content_string for name in (CONF, f"{STATE}/gateway.json")}
-    assert play().status == 0
-    old = exchange(address, 443, written("/healthz"), context(), "redoubt.lab")["headers"]
-    assert old["strict-transport-security"] == "max-age=63072000"
-    # Everything on disk says "new" (with a forged stamp even the memory of the last run), Nginx still runs the old.
-    for name, text in kept.items():
-        if stamp == "forged" or name == CONF:
-            host.check_output("printf %%s %s > %s", text, name)
-    assert loaded(host) == ""
-    run = play(**new)
-    assert (run.status, run.changed) == (0, 1)
-    now = exchange(address, 443, written("/healthz"), context(), "redoubt.lab")["headers"]
-    assert now["strict-transport-security"] == f"max-age={new['gateway_hsts_seconds']}"
-    assert play(**new).changed == 0
-    assert play().status == 0
+    assert play(gateway_hsts_seconds=1234).status == 0
+    newer, stamp = (host.file(name).content_string for name in (CONF, f"{STATE}/gateway.json"))
+    # Once with the memory of the last run as such a run leaves it, once with one that says all is done.
+    for forged in (False, True):
+        assert play().status == 0
+        host.check_output("printf %%s %s > %s", newer, CONF)
+        if forged:
+            host.check_output("printf %%s %s > %s", stamp, f"{STATE}/gateway.json")
+        assert (loaded(host), hsts(address)) == ("", "max-age=63072000")
+        run = play(gateway_hsts_seconds=1234)
+        assert (run.status, run.changed) == (0, 1)
+        assert hsts(address) == "max-age=1234"
+        assert loaded(host)
 
 
 def test_stopped_and_disabled_service_comes_back(host: Host, address: str, play: Play) -> None:
@@ -167,7 +165,6 @@ def test_reload_cuts_no_stream(host: Host, address: str, play: Play) -> None:
     assert answers[0]["body"].count("data: ") == 101
     assert answers[0]["body"].rstrip().endswith("0")
     assert master(host) == before
-    assert play().status == 0
 
 
 def test_certificate_is_renewed_early_and_shown_without_a_restart(host: Host, address: str, play: Play) -> None:
@@ -178,7 +175,6 @@ def test_certificate_is_renewed_early_and_shown_without_a_restart(host: Host, ad
     assert shown(address) != before
     assert master(host) == pid
     assert host.file("/etc/redoubt/tls/ca.crt").content_string == authority
-    assert play(gateway_tls_certificate_days=500, gateway_tls_renew_days=450).changed == 0
 
 
 def test_lost_server_key_is_made_again_and_a_lost_ca_key_is_refused(host: Host, address: str, play: Play) -> None:
@@ -190,7 +186,6 @@ def test_lost_server_key_is_made_again_and_a_lost_ca_key_is_refused(host: Host, 
     assert run.status != 0
     assert "restore it from the backup" in run.words
     host.check_output("mv /root/ca.key /etc/redoubt/tls/ca.key")
-    assert play().changed == 0
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +193,7 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def pair(authority: trustme.CA, tmp_path: Path, **options: Any) -> dict[str, str]:
+def pair(authority: trustme.CA, tmp_path: Path, **options: Any) -> dict[str, Any]:
     """A certificate of another CA: as text, with the key as a file on this machine."""
     made = authority.issue_cert("redoubt.lab", **options)
     key = tmp_path / "server.key"
@@ -221,16 +216,21 @@ def test_bad_given_files_are_refused_before_the_host_is_touched(
     foreign = authority.issue_cert("other.lab")
     certificate = foreign.cert_chain_pems[0].bytes().decode()
     before = host.check_output("ls -lR --time-style=full-iso /etc/redoubt /etc/nginx /var/lib/redoubt")
-    for change, wanted in [
-        ({"gateway_tls_key": other}, "gateway_tls_key: does not belong"),
-        ({"gateway_tls_key": str(tmp_path / "nowhere.key")}, "gateway_tls_key: missing"),
-        ({"gateway_tls_certificate": ""}, "gateway_tls_certificate: missing"),
-        ({"gateway_tls_certificate": certificate}, "does not cover the name 'redoubt.lab'"),
-        (expired, "gateway_tls_certificate: expired on"),
-    ]:
+    cases: list[tuple[dict[str, Any], list[str]]] = [
+        (
+            {"gateway_tls_key": other, "gateway_tls_certificate": certificate},
+            ["gateway_tls_key: does not belong", "does not cover the name 'redoubt.lab'"],
+        ),
+        (
+            {"gateway_tls_key": str(tmp_path / "nowhere.key"), "gateway_tls_certificate": ""},
+            ["gateway_tls_key: missing", "gateway_tls_certificate: missing"],
+        ),
+        (expired, ["gateway_tls_certificate: expired on"]),
+    ]
+    for change, wanted in cases:
         run = play(**{**good, **change})
         assert run.status != 0
-        assert wanted in run.words
+        assert [text for text in wanted if text not in run.words] == []
         assert "PRIVATE KEY" not in run.text
     assert host.check_output("ls -lR --time-style=full-iso /etc/redoubt /etc/nginx /var/lib/redoubt") == before
 
