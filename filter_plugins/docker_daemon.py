@@ -7,7 +7,6 @@ Pure functions over parsed JSON; nothing is read or written.
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import Any
 
@@ -16,34 +15,41 @@ from ansible.errors import AnsibleFilterError
 Options = dict[str, Any]
 
 
+def plain(value: Any) -> Any:
+    """A deep copy in plain containers. Ansible's own are filled while they are read, so they are not copied as such."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
 def merge(existing: Any, ours: Any) -> Any:
     """`ours` over `existing`: dictionaries key by key, lists united (existing first), else `ours` wins."""
     if isinstance(existing, dict) and isinstance(ours, dict):
-        merged = {key: copy.deepcopy(value) for key, value in existing.items()}
+        merged = dict(existing)
         for key, value in ours.items():
-            merged[key] = merge(merged[key], value) if key in merged else copy.deepcopy(value)
+            merged[key] = merge(merged[key], value) if key in merged else value
         return merged
     if isinstance(existing, list) and isinstance(ours, list):
         return [*existing, *(item for item in ours if item not in existing)]
-    return copy.deepcopy(ours)
+    return ours
 
 
 def without(existing: Options, earlier: Options, ours: Options) -> Options:
     """`existing` less what an earlier run put there (`earlier`) and this one (`ours`) no longer wants."""
     kept: Options = {}
     for key, value in existing.items():
+        was, now = earlier.get(key), ours.get(key)
         if key not in earlier:
             kept[key] = value
-        elif isinstance(value, dict) and isinstance(earlier[key], dict):
-            inner = without(value, earlier[key], ours.get(key) if isinstance(ours.get(key), dict) else {})
-            if inner or key in ours or not value:
+        elif isinstance(value, dict) and isinstance(was, dict):
+            inner = without(value, was, now if isinstance(now, dict) else {})
+            if inner or key in ours or (not value and was):
                 kept[key] = inner
-        elif isinstance(value, list) and isinstance(earlier[key], list):
-            wanted = ours.get(key) if isinstance(ours.get(key), list) else []
-            inner_list = [item for item in value if item not in earlier[key] or item in wanted]
-            if inner_list or key in ours or not value:
-                kept[key] = inner_list
-        elif key in ours or value != earlier[key]:
+        elif isinstance(value, list) and isinstance(was, list):
+            items = [item for item in value if item not in was or (isinstance(now, list) and item in now)]
+            if items or key in ours or (not value and was):
+                kept[key] = items
+        elif key in ours or value != was:
             kept[key] = value
     return kept
 
@@ -72,6 +78,7 @@ def docker_daemon_merge(texts: dict[str, str | None], ours: Options, path: str, 
     """
     existing = _parsed(texts.get(path), path)
     earlier = _parsed(texts.get(record), record)
+    ours = plain(ours)
     kept = without(existing, earlier, ours)
     if "log-driver" in ours and existing.get("log-driver", "json-file") != ours["log-driver"]:
         # They are options of that driver; with another one the engine would not start.

@@ -97,9 +97,7 @@ def inspect(timeout: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(
-        argument_spec={"timeout": {"type": "int", "default": 60}}, supports_check_mode=True
-    )
+    module = AnsibleModule(argument_spec={"timeout": {"type": "int", "default": 60}}, supports_check_mode=True)
     try:
         inspected = inspect(module.params["timeout"])
     except Refused as error:

@@ -67,7 +67,7 @@ def test_networks_bind_to_loopback_by_default(host: Host) -> None:
 
 
 def test_hand_made_change_of_our_option_is_put_back(host: Host, play: Play) -> None:
-    host.check_output("sed -i 's/\"max-size\": \"50m\"/\"max-size\": \"9g\"/' %s", DAEMON_FILE)
+    host.check_output('sed -i \'s/"max-size": "50m"/"max-size": "9g"/\' %s', DAEMON_FILE)
     assert "9g" in host.file(DAEMON_FILE).content_string
     run = play()
     assert (run.status, run.changed) == (0, 1)
