@@ -74,7 +74,7 @@ def _test(planned: Sequence[tuple[Choice, list[Job]]], folder: Path, console: Co
             if choice.tier in NEEDS_LAB and lab_ok is False:
                 console.print(f"{choice.tier}: not run, because the lab could not be made", style="red")
                 continue
-            results.append(_tier(choice, tier_jobs, folder, console))
+            results.append(_tier(choice, tier_jobs, folder, console, start))
     total = sum((result.counts for result in results), Counts())
     console.print()
     console.print(_table(results, time.monotonic() - start))
@@ -88,13 +88,13 @@ def _test(planned: Sequence[tuple[Choice, list[Job]]], folder: Path, console: Co
     return 1 if total.failed or not total.passed else 0
 
 
-def _tier(choice: Choice, tier_jobs: list[Job], folder: Path, console: Console) -> TierResult:
+def _tier(choice: Choice, tier_jobs: list[Job], folder: Path, console: Console, begin: float) -> TierResult:
     result = TierResult(choice.tier)
     start = time.monotonic()
     if not tier_jobs:
         console.print(f"{choice.tier}: nothing to run")
         return result
-    view = _TierView(choice.tier, console)
+    view = _TierView(choice.tier, console, begin)
 
     def ended(done: JobResult) -> None:
         view.tick([done.job])
@@ -129,9 +129,9 @@ class _TierView:
     The tests of e2e and bench take long and are few: each is shown when it ends.
     """
 
-    def __init__(self, tier: str, console: Console) -> None:
+    def __init__(self, tier: str, console: Console, start: float) -> None:
         self._tier, self._console = tier, console
-        self._start = self._said = time.monotonic()
+        self._start, self._said = start, time.monotonic()
         self._status = Status(tier, console=console) if is_live(console) else None
         self._read: dict[Path, int] = {}
         self._seen: dict[str, int] = {}
