@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from docker.errors import DockerException
 
-from lab import engine, hosts, images, inventory, paths, ssh
+from lab import engine, hosts, images, inventory, ssh
 from lab.errors import LabError
 from lab.report import PlainReport, Report
 
@@ -25,12 +25,16 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--user", choices=tuple(hosts.USERS), default="operator", help="whom SSH logs in as")
     down = verbs.add_parser("down", help="remove a host, or all that the lab made")
     down.add_argument("name", nargs="?")
+    down.add_argument("--images", action="store_true", help="also remove all images and models that were built")
     down.add_argument("--engine", action="store_true", help="also stop the engine, if the lab started it")
     status = verbs.add_parser("status", help="list the hosts")
     status.add_argument("--json", action="store_true")
     shell = verbs.add_parser("shell", help="log in on a host, or run a command there")
     shell.add_argument("name")
     shell.add_argument("command", nargs=argparse.REMAINDER)
+    build = verbs.add_parser("images", help="build what is missing: images, the model, the lock file")
+    build.add_argument("name", nargs="*", help=f"only these of: {' '.join(images.UNITS)}")
+    build.add_argument("--list", action="store_true", help="say what is built, and build nothing")
     verbs.add_parser("inventory", help="print an Ansible inventory of the hosts")
     for verb, text in (
         ("seal", "take away a host's way out"),
@@ -64,10 +68,14 @@ def _run(options: argparse.Namespace, report: Report) -> int:
         host = hosts.up(options.name, platform=options.platform, user=options.user, report=report)
         print(f"{host.name} {host.address}")
     elif verb == "down":
+        if options.name and (options.images or options.engine):
+            raise LabError("--images and --engine go with removing all hosts: leave out the host's name")
         if options.name:
             hosts.down(options.name)
         else:
             hosts.down_all()
+        if options.images:
+            images.remove(engine.connect())
         if options.engine:
             engine.stop(report)
     elif verb == "status":
@@ -80,6 +88,12 @@ def _run(options: argparse.Namespace, report: Report) -> int:
         host = hosts.get(options.name)
         line = ssh.command(host.address, host.user, host.key_file, host.known_hosts_file, options.command)
         os.execv(line[0], line)
+    elif verb == "images":
+        if options.list:
+            for unit, state, size in images.listing():
+                print(f"{unit:15} {state:8} {size / 1e6:8.0f} MB")
+        else:
+            print(images.build(report, options.name or None).path)
     elif verb == "inventory":
         print(json.dumps(inventory.document(hosts.status()), indent=2))
     elif verb == "seal":

@@ -7,6 +7,7 @@ Each layer is written once, straight into the archive; its header is filled in a
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import stat
@@ -67,7 +68,7 @@ class TreeLayer:
 
     def write(self, sink: Sink) -> None:
         """Write the folder's entries, sorted by name."""
-        with tarfile.open(fileobj=_Stream(sink), mode="w|", format=tarfile.PAX_FORMAT, bufsize=CHUNK) as tar:
+        with tarfile.TarFile(fileobj=_Stream(sink), mode="w", format=tarfile.PAX_FORMAT) as tar:
             parts = [part for part in self.prefix.split("/") if part]
             for depth in range(1, len(parts) + 1):
                 tar.addfile(_folder("/".join(parts[:depth])))
@@ -172,13 +173,22 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-class _Stream:
-    """The little of a file that tarfile's stream mode wants."""
+class _Stream(io.RawIOBase):
+    """A sink, as a file that tarfile can write to."""
 
     def __init__(self, sink: Sink) -> None:
+        super().__init__()
         self._sink = sink
+        self._position = 0
 
-    def write(self, data: bytes) -> int:
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: Any, /) -> int:
+        self._position += len(data)
         return self._sink.write(data)
 
 

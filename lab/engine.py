@@ -50,7 +50,9 @@ def ensure(report: Report) -> docker.DockerClient:
         if client is not None:
             return client
         if os.environ.get("DOCKER_HOST"):
-            raise LabError(f"no engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}: start it, or unset DOCKER_HOST")
+            raise LabError(
+                f"no engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}: start it, or unset DOCKER_HOST"
+            )
         if os.geteuid() != 0:
             raise LabError(
                 "no container engine answers this user: start Docker and join its group "
@@ -139,7 +141,9 @@ def clear_stale(run: Path) -> list[Path]:
 
 def _sweep(client: docker.DockerClient, report: Report) -> None:
     """Remove dangling images and never started containers of the lab, left behind by a killed engine."""
-    for container in client.containers.list(all=True, filters={"label": LABEL, "status": "created"}, ignore_removed=True):
+    for container in client.containers.list(
+        all=True, filters={"label": LABEL, "status": "created"}, ignore_removed=True
+    ):
         container.remove(force=True, v=True)
         report.step(f"Removed {container.name}, left half made by an engine that was killed")
     pruned = client.images.prune(filters={"dangling": True, "label": LABEL})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -132,7 +133,9 @@ def get(name: str) -> Host:
     for host in status():
         if host.name == name:
             return host
-    raise LabError(f"there is no lab host {name}: `./redoubt lab up {name}` makes it, `./redoubt lab status` lists them")
+    raise LabError(
+        f"there is no lab host {name}: `./redoubt lab up {name}` makes it, `./redoubt lab status` lists them"
+    )
 
 
 def seal(name: str) -> None:
@@ -361,14 +364,10 @@ def _find(client: docker.DockerClient, name: str) -> Container | None:
 
 
 def _remove(client: docker.DockerClient, name: str) -> None:
-    try:
+    with contextlib.suppress(NotFound):
         client.containers.get(f"{PREFIX}{name}").remove(force=True, v=True)
-    except NotFound:
-        pass
-    try:
+    with contextlib.suppress(NotFound):
         client.volumes.get(f"{PREFIX}{name}-docker").remove(force=True)
-    except NotFound:
-        pass
     shutil.rmtree(_folder(name), ignore_errors=True)
 
 

@@ -2,54 +2,276 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import docker
-from docker.errors import ImageNotFound
+import yaml
+from docker.errors import APIError, ImageNotFound
 
-from lab import archive, debian, paths, recipe_host
+from lab import archive, debian, paths, recipe_host, recipe_model, recipe_monitoring, recipe_vllm
+from lab.archive import Image
+from lab.errors import LabError
+from lab.recipe_model import ModelRecord
 from lab.report import Report
-from lab.tools import file_lock, write_private
+from lab.tools import file_lock, terminable, write_private
 
 PLATFORMS = tuple(recipe_host.SUITES)
+#: What can be built, by name.
+UNITS = (*(f"host-{platform}" for platform in PLATFORMS), "monitoring", "vllm", "model")
+#: What `build` makes when not told otherwise: the second platform only on demand.
+DEFAULT = ("host-debian13", "monitoring", "vllm", "model")
+IMAGES = paths.MEDIA / "images"
+HEADER = "# What the lab has built, by digest. Written by the lab: do not edit.\n"
 
 
-def key_of(*parts: str) -> str:
-    """The key of something built from these inputs: no two different lists of parts share one."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+@dataclass(frozen=True)
+class Lock:
+    """What is on the medium: images by their name in the lock file, and models."""
+
+    path: Path
+    images: dict[str, Image]
+    models: dict[str, ModelRecord]
+
+    def document(self) -> dict[str, Any]:
+        """The content of the lock file."""
+        return {
+            "redoubt_images": {name: image.as_dict() for name, image in self.images.items()},
+            "redoubt_model_locks": {name: record.as_dict() for name, record in self.models.items()},
+        }
 
 
-def host_key(platform: str) -> str:
-    """The key of a host image."""
-    source = inspect.getsource(recipe_host)
-    return key_of(str(archive.FORMAT), platform, source, *debian.machine_options())
+def build(report: Report, only: Iterable[str] | None = None) -> Lock:
+    """Build what is missing of ``only`` (all but the second platform's hosts), and write the lock file.
+
+    Raises LabError with what failed; what was finished by then is kept.
+    """
+    wanted = list(DEFAULT if only is None else only)
+    unknown = sorted(set(wanted) - set(UNITS))
+    if unknown:
+        raise LabError(f"the lab builds no {', '.join(unknown)}; it builds {', '.join(UNITS)}")
+    if _missing(wanted):
+        with terminable(), file_lock("images"):
+            missing = _missing(wanted)
+            if missing:
+                _build(missing, report)
+    return write_lock()
+
+
+def read_lock() -> Lock:
+    """What is on the medium now."""
+    images: dict[str, Image] = {}
+    models: dict[str, ModelRecord] = {}
+    for unit in ("vllm", "monitoring"):
+        images.update({name: Image(**plain) for name, plain in (_current(unit) or {}).get("images", {}).items()})
+    for name, plain in (_current("model") or {}).get("models", {}).items():
+        models[name] = ModelRecord.from_dict(name, plain)
+    return Lock(paths.LOCK_FILE, images, models)
+
+
+def write_lock() -> Lock:
+    """Write the lock file where it differs from what is on the medium."""
+    lock = read_lock()
+    text = HEADER + yaml.safe_dump(lock.document(), sort_keys=False, width=200)
+    if not paths.LOCK_FILE.exists() or paths.LOCK_FILE.read_text(encoding="utf-8") != text:
+        write_private(paths.LOCK_FILE, text)
+        paths.LOCK_FILE.chmod(0o644)
+    return lock
+
+
+def listing() -> list[tuple[str, str, int]]:
+    """Each thing the lab can build, with its state and the bytes it takes."""
+    rows = []
+    for unit in UNITS:
+        record = _current(unit)
+        files = _files(unit, record) if record else {}
+        rows.append((unit, "built" if record else "missing", sum(files.values())))
+    return rows
 
 
 def host_image(client: docker.DockerClient, platform: str, report: Report) -> str:
     """The name of the image for hosts of this platform, built and loaded into the engine where needed."""
-    key = host_key(platform)
-    with file_lock(f"image-{platform}"):
-        record = paths.STATE / "built" / f"host-{platform}.json"
-        known: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
-        tar = paths.HOST_IMAGES / f"host-{platform}-{key[:8]}.tar"
-        if known.get("key") != key or not tar.exists():
-            for folder in (paths.HOST_IMAGES, paths.WORK):
-                folder.mkdir(parents=True, exist_ok=True)
-            image = recipe_host.build(platform, key, tar, paths.WORK, report, threading.Event())
-            known = {"key": key, **image.as_dict()}
-            write_private(record, json.dumps(known) + "\n")
+    unit = f"host-{platform}"
+    build(report, [unit])
+    record = _current(unit)
+    if record is None:
+        raise LabError(f"the image {unit} vanished while it was being loaded: try again")
+    image = Image(**record["images"][unit])
+    name = f"{image.name}:{image.tag}"
+    with file_lock(f"load-{unit}"):
         try:
-            client.images.get(known["config_digest"]).tag(known["name"], known["tag"])
+            client.images.get(image.config_digest).tag(image.name, image.tag)
         except ImageNotFound:
-            with report.phase(f"Load the host image for {platform}"), tar.open("rb") as handle:
+            archive_file = paths.HOST_IMAGES / image.archive
+            with report.phase(f"Load the host image for {platform}"), archive_file.open("rb") as handle:
                 client.images.load(handle)
-        return f"{known['name']}:{known['tag']}"
+        for other in client.images.list(image.name):
+            # An older one: it stays as long as a host uses it.
+            if other.id != image.config_digest:
+                with contextlib.suppress(APIError):
+                    client.images.remove(str(other.id))
+    return name
+
+
+def remove(client: docker.DockerClient | None) -> None:
+    """Remove all that was built, also from the engine. Hosts must be gone before."""
+    with file_lock("images"):
+        for folder in (paths.MEDIA, paths.HOST_IMAGES, paths.WORK, paths.STATE / "built"):
+            shutil.rmtree(folder, ignore_errors=True)
+        paths.LOCK_FILE.unlink(missing_ok=True)
+        if client is None:
+            return
+        for platform in PLATFORMS:
+            for image in client.images.list(f"redoubt.lab/host-{platform}"):
+                with contextlib.suppress(APIError):
+                    client.images.remove(str(image.id), force=True)
+
+
+def key_of(*parts: str) -> str:
+    """The key of something made from these inputs: no two different lists of parts share one."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def key(unit: str) -> str:
+    """The key of what this unit would be if it were built now."""
+    if unit.startswith("host-"):
+        parts = [unit, inspect.getsource(recipe_host), *debian.machine_options()]
+    elif unit == "monitoring":
+        parts = [unit, inspect.getsource(recipe_monitoring)]
+    elif unit == "vllm":
+        parts = [unit, inspect.getsource(recipe_vllm), recipe_vllm.PINS.read_text(encoding="utf-8")]
+    else:
+        files = (recipe_vllm.PINS, recipe_model.PINS, recipe_model.CONVERT)
+        parts = [unit, inspect.getsource(recipe_model), *(path.read_text(encoding="utf-8") for path in files)]
+    return key_of(str(archive.FORMAT), *parts)
+
+
+def _missing(wanted: Iterable[str]) -> list[str]:
+    return [unit for unit in UNITS if unit in wanted and _current(unit) is None]
+
+
+def _current(unit: str) -> dict[str, Any] | None:
+    """The record of a unit that is built, from today's inputs, with all its files there; else None."""
+    try:
+        record: dict[str, Any] = json.loads(_record_file(unit).read_text(encoding="utf-8"))
+        whole = record["key"] == key(unit) and all(
+            path.stat().st_size == size for path, size in _files(unit, record).items()
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+    return record if whole else None
+
+
+def _files(unit: str, record: dict[str, Any]) -> dict[Path, int]:
+    """The files that a record stands for, with their sizes."""
+    folder = paths.HOST_IMAGES if unit.startswith("host-") else IMAGES
+    found = {folder / plain["archive"]: int(plain["size"]) for plain in record.get("images", {}).values()}
+    for name, plain in record.get("models", {}).items():
+        for file in plain["files"]:
+            found[paths.MEDIA / "models" / name / file["path"]] = int(file["size"])
+    return found
+
+
+def _record_file(unit: str) -> Path:
+    return paths.STATE / "built" / f"{unit}.json"
+
+
+def _build(missing: list[str], report: Report) -> None:
+    """Build these units, at the same time where they do not need each other."""
+    shutil.rmtree(paths.WORK, ignore_errors=True)
+    for folder in (paths.WORK, paths.HOST_IMAGES, IMAGES):
+        folder.mkdir(parents=True, exist_ok=True)
+    stop = threading.Event()
+    try:
+        with ThreadPoolExecutor(max_workers=8, thread_name_prefix="lab-build") as pool:
+            try:
+                done, _ = wait(_submit(pool, missing, report, stop), return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            except BaseException:
+                # Something failed, or we were interrupted: end what still runs, and wait for it.
+                stop.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+    finally:
+        shutil.rmtree(paths.WORK, ignore_errors=True)
+
+
+def _submit(pool: ThreadPoolExecutor, missing: list[str], report: Report, stop: threading.Event) -> list[Future[Any]]:
+    """Start all builds, the longest first. A build that needs another's result waits for it in its own thread."""
+    work = paths.WORK
+    futures: list[Future[Any]] = []
+    if "vllm" in missing or "model" in missing:
+        if "vllm" in missing:
+            site = pool.submit(recipe_vllm.tree, work / "site", report, stop)
+        else:
+            built = (_current("vllm") or {}).get("images", {}).get("vllm")
+            if built is None:
+                return _submit(pool, ["vllm", *missing], report, stop)
+            site = pool.submit(recipe_vllm.unpack, IMAGES / built["archive"], work / "site", report)
+        futures.append(site)
+    for unit in missing:
+        if unit.startswith("host-"):
+            futures.append(pool.submit(_build_host, unit, report, stop))
+        elif unit == "monitoring":
+            futures.append(pool.submit(_build_monitoring, report, stop))
+        elif unit == "vllm":
+            root = pool.submit(recipe_vllm.base, work / "vllm.root", report, stop)
+            futures += [root, pool.submit(_build_vllm, site, root, report)]
+        else:
+            futures.append(pool.submit(_build_model, site, report, stop))
+    return futures
+
+
+def _build_host(unit: str, report: Report, stop: threading.Event) -> None:
+    unit_key = key(unit)
+    target = paths.HOST_IMAGES / f"{unit}-{unit_key[:8]}.tar"
+    image = recipe_host.build(unit.removeprefix("host-"), unit_key, target, paths.WORK, report, stop)
+    _keep(unit, unit_key, {unit: image})
+
+
+def _build_monitoring(report: Report, stop: threading.Event) -> None:
+    unit_key = key("monitoring")
+    _keep("monitoring", unit_key, recipe_monitoring.build(IMAGES, unit_key, paths.WORK, report, stop))
+
+
+def _build_vllm(site: Future[Path], root: Future[Path], report: Report) -> None:
+    unit_key = key("vllm")
+    tag = f"{recipe_vllm.VERSION}-{unit_key[:8]}"
+    packages, base = site.result(), root.result()
+    command = recipe_vllm.command_layer(paths.WORK / "vllm-command")
+    total = base.stat().st_size + sum(path.stat().st_size for path in packages.rglob("*") if path.is_file())
+
+    def progress(done: int) -> None:
+        report.progress(done // 1_000_000, total // 1_000_000, "MB")
+
+    with report.phase("Write the vLLM image"):
+        image = recipe_vllm.assemble(IMAGES / f"vllm-cpu-{tag}.tar", base, packages, command, tag, progress)
+    _keep("vllm", unit_key, {"vllm": image})
+
+
+def _build_model(site: Future[Path], report: Report, stop: threading.Event) -> None:
+    made = recipe_model.build(site.result(), paths.WORK, report, stop)
+    write_private(
+        _record_file("model"), json.dumps({"key": key("model"), "models": {made.name: made.as_dict()}}) + "\n"
+    )
+
+
+def _keep(unit: str, unit_key: str, made: dict[str, Image]) -> None:
+    """Write down what was built, and remove the archives that it takes the place of."""
+    old: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        old = json.loads(_record_file(unit).read_text(encoding="utf-8"))
+    record = {"key": unit_key, "images": {name: image.as_dict() for name, image in made.items()}}
+    write_private(_record_file(unit), json.dumps(record) + "\n")
+    for path in _files(unit, old).keys() - _files(unit, record).keys():
+        path.unlink(missing_ok=True)

@@ -38,7 +38,9 @@ def choose_subnet(taken: Iterable[Net], offers: Iterable[Net]) -> Net:
     for offer in offers:
         if not any(offer.overlaps(net) for net in busy):
             return offer
-    raise LabError("no free subnet for the lab's networks: every offered range overlaps a route or network of this machine")
+    raise LabError(
+        "no free subnet for the lab's networks: every offered range overlaps a route or network of this machine"
+    )
 
 
 def choose_address(subnet: Net, used: Iterable[str]) -> str:

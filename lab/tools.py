@@ -51,7 +51,9 @@ def run(
                 if stop is not None and stop.is_set():
                     raise LabError(f"{what}: stopped")
                 if time.monotonic() > deadline:
-                    raise LabError(f"{what}: still not done after {timeout:.0f} s, stopped ({' '.join(command[:4])} ...)")
+                    raise LabError(
+                        f"{what}: still not done after {timeout:.0f} s, stopped ({' '.join(command[:4])} ...)"
+                    )
                 if on_line is not None:
                     told = _tell(output, told, on_line)
         finally:
