@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -174,14 +175,30 @@ def _prove(docker: Docker, image: Image, before: Found | None, contents: Sequenc
     found = docker.inspect([image.ref])[image.ref]
     if is_wanted(image, found) or (found and image.config_digest and _same_layers(image, found, contents)):
         return
-    if found:
-        docker.remove(image.ref)
-    if before:
-        docker.tag(before.id, image.ref)
+    fate = _take_back(docker, image.ref, before, found)
     raise Refusal(
         f"image {image.ref}: expected config digest {image.config_digest} or digest {image.digest}, "
-        f"the engine has {found.id if found else 'nothing'} under this name; it was removed again"
+        f"the engine has {found.id if found else 'nothing'} under this name; {fate}"
     )
+
+
+def _take_back(docker: Docker, ref: str, before: Found | None, found: Found | None) -> str:
+    """Undo a load or a pull of wrong bytes; return what came of it, for the operator."""
+    if found is None:
+        return "it was not there after loading"
+    if before is None:
+        docker.remove(ref)
+        return "it was removed again"
+    if before.id == found.id:
+        return "it was there before and stays"
+    try:
+        docker.tag(before.id, ref)
+    except Refusal as refusal:
+        docker.remove(ref)
+        return f"it was removed; the image that had the name before is gone ({refusal})"
+    with contextlib.suppress(Refusal):  # it may have other names
+        docker.remove(found.id)
+    return f"it was removed, and {before.id} has the name again"
 
 
 def _same_layers(image: Image, found: Found, contents: Sequence[Content] | None) -> bool:

@@ -61,7 +61,7 @@ def path_problem(path: object) -> str | None:
         return "is absolute"
     segments = path.split("/")
     if ".." in segments:
-        return "leaves the model's folder"
+        return "leaves its folder"
     if "" in segments or "." in segments:
         return "has an empty or '.' segment"
     if len(path.encode()) > LONGEST_PATH or max(len(segment.encode()) for segment in segments) > LONGEST_SEGMENT:

@@ -63,7 +63,7 @@ def entry(**change: Any) -> dict[str, Any]:
         ({"files": None}, "has no manifest"),
         ({"files": "a"}, "has no manifest"),
         ({"files": ["a"]}, "not a mapping"),
-        ({"files": [entry(path="../a")]}, "'../a' leaves the model's folder"),
+        ({"files": [entry(path="../a")]}, "'../a' leaves its folder"),
         ({"files": [entry(size=-1)]}, "a: size is -1"),
         ({"files": [entry(size=True)]}, "a: size is True"),
         ({"files": [entry(size="1")]}, "a: size is '1'"),
