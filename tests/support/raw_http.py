@@ -33,7 +33,7 @@ def exchange(
     server_name: str | None = None,
     timeout: float = 30,
 ) -> dict[str, Any]:
-    """Send a request and read until the other side closes.
+    """Send a request and read until the other side closes or resets the connection.
 
     Returns {status, headers (lower case), body, tls, arrivals (seconds of each read)}; `status` is 0 when nothing
     came back. Raises OSError (ssl.SSLError for a refused handshake).
@@ -47,7 +47,10 @@ def exchange(
         stream.sendall(request.encode("latin-1"))
         parts, arrivals, begin = [], [], time.monotonic()
         while True:
-            part = stream.recv(65536)
+            try:
+                part = stream.recv(65536)
+            except ConnectionResetError:
+                part = b""
             if not part:
                 break
             parts.append(part)

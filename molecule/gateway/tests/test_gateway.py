@@ -73,7 +73,7 @@ def error_code(answer: Answer) -> str:
 
 def ask_from(client: Host, questions: list[Answer]) -> list[Answer]:
     """Ask from the other lab host."""
-    done = client.run("echo %s | python3 /usr/local/lib/raw_http.py", json.dumps(questions))
+    done = client.run("printf %%s %s | python3 /usr/local/lib/raw_http.py", json.dumps(questions))
     assert done.rc == 0, done.stderr
     answers: list[Answer] = json.loads(done.stdout)
     return answers
@@ -169,15 +169,16 @@ def test_second_host_reaches_no_other_port(address: str, client: Host, engine: N
 def test_health_is_open_to_the_allowed_and_to_the_host_itself(host: Host, address: str) -> None:
     answer = ask(address, "/healthz")
     assert (answer["status"], answer["body"]) == (200, '{"status":"ok"}')
+    # No key in these: sudo writes the commands to the journal, where another test looks for keys.
     # From the host's own address, which the allowlist does not hold, only this path is open.
     program = STUB.with_name("raw_http.py").read_text()
     about = {"address": address, "port": 443, "server_name": "redoubt.lab"}
-    questions = [{**about, "request": written(path, key=ALICE)} for path in ("/healthz", "/v1/models")]
-    done = host.run("echo %s | python3 -c %s", json.dumps(questions), program)
+    questions = [{**about, "request": written(path)} for path in ("/healthz", "/v1/models")]
+    done = host.run("printf %%s %s | python3 -c %s", json.dumps(questions), program)
     assert [item.get("status") for item in json.loads(done.stdout)] == [403, 403]
     here = [{**item, "address": "127.0.0.1"} for item in questions]
-    done = host.run("echo %s | python3 -c %s", json.dumps(here), program)
-    assert [item.get("status") for item in json.loads(done.stdout)] == [200, 502]
+    done = host.run("printf %%s %s | python3 -c %s", json.dumps(here), program)
+    assert [item.get("status") for item in json.loads(done.stdout)] == [200, 401]
 
 
 @pytest.mark.parametrize("name", ["other.lab", "x.redoubt.lab", None])
@@ -254,7 +255,7 @@ def test_engine_gets_the_request_without_the_key_or_forged_headers(address: str,
     }
     answer = ask(address, f"{CHAT}?api_key={BOB}", "POST", key=ALICE, body='{"a": 1}', headers=extra)
     assert answer["status"] == 200
-    seen = json.loads(answer["body"].split("\r\n")[1])
+    seen = json.loads(answer["body"].split("\r\n")[1].split("\n")[0])
     assert seen["line"] == f"POST {CHAT} HTTP/1.1"
     assert seen["body"] == '{"a": 1}'
     assert seen["headers"] == {
@@ -288,9 +289,10 @@ def test_access_log_tells_who_and_what_but_no_secret(host: Host, address: str, e
     assert entry["seconds"] > 1.2
     assert host.file("/var/log/nginx/gateway-access.log").mode == 0o640
     for secret in (ALICE, BOB, "a-private-question", "somebody-tried", "api_key"):
-        places = host.run("grep -rlF -e %s /var/log /run/log 2>/dev/null", secret).stdout.split()
-        assert places == []
-        assert host.run("journalctl --no-pager -o cat | grep -cF -e %s", secret).stdout.strip() == "0"
+        # Backwards, because sudo writes this very command to the journal.
+        pattern = f'"$(echo {secret[::-1]} | rev)"'
+        assert host.run(f"grep -rlF -e {pattern} /var/log /run/log").stdout.split() == []
+        assert host.run(f"journalctl --no-pager -o cat | grep -cF -e {pattern}").stdout.strip() == "0"
 
 
 def test_no_secret_is_readable_or_in_a_process_list(host: Host) -> None:
@@ -301,15 +303,14 @@ def test_no_secret_is_readable_or_in_a_process_list(host: Host) -> None:
         assert (host.file(f"/etc/redoubt/tls/{name}").mode, name) == (0o600, name)
     assert host.file("/etc/redoubt").mode == 0o700
     assert ALICE not in host.check_output("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' ' '")
-    readable = host.run(
-        "find / -xdev -path /proc -prune -o -type f -perm -004 -size -1M -print0 | xargs -0 grep -lF %s", ALICE
-    )
-    assert readable.stdout == ""
+    search = "find / -xdev -path /proc -prune -o -type f -perm -004 -size -1M -print0"
+    assert host.run(f'{search} | xargs -0 grep -lF "$(echo {ALICE[::-1]} | rev)"').stdout == ""
 
 
 def test_only_the_gateways_ports_are_open(host: Host) -> None:
     listening = host.check_output("ss -H -ltnp | awk '/nginx/ {print $4}' | sort -u").split()
-    assert listening == ["0.0.0.0:443", "0.0.0.0:80", "127.0.0.1:8008", "[::]:443", "[::]:80"]
+    ipv6 = ["[::]:443", "[::]:80"] if host.file("/proc/net/if_inet6").content_string else []
+    assert listening == ["0.0.0.0:443", "0.0.0.0:80", "127.0.0.1:8008", *ipv6]
     assert not host.file("/etc/nginx/sites-enabled/default").exists
     assert host.service("nginx").is_enabled
     assert "Active connections" in host.check_output(
