@@ -60,7 +60,7 @@ def needing(name: str, raw: Mapping[str, Any]) -> frozenset[str]:
     words = {
         str(key): frozenset(re.findall(r"\w+", repr(value)))
         for key, value in raw.items()
-        if key not in (name, "hostvars")
+        if key not in (name, "hostvars", "vars")
     }
     found: set[str] = set()
     reached = {name}

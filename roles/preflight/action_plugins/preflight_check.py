@@ -243,11 +243,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         return {group: [str(host) for host in hosts or []] for group, hosts in raw.items()}
 
     def _host(self, name: str, task_vars: dict[str, Any], *, facts_known: bool) -> _Host:
-        if name == task_vars["inventory_hostname"]:
-            # The running host's own variables hold those of the play and of the role too.
-            return _Host(task_vars, lambda key: self._templar.template(task_vars[key]), facts_known=facts_known)
-        hostvars = task_vars["hostvars"]
-        return _Host(hostvars.raw_get(name), hostvars[name].__getitem__, facts_known=facts_known)
+        mine = str(task_vars["inventory_hostname"])
+        variables: Mapping[str, Any] = task_vars
+        if name != mine:
+            # Another host's own variables, over those that the play and the role give to every host.
+            hostvars = task_vars["hostvars"]
+            own = hostvars.raw_get(mine)
+            shared = {key: value for key, value in task_vars.items() if key not in own}
+            variables = {**shared, **hostvars.raw_get(name)}
+        templar = self._templar.copy_with_new_env(available_variables=variables)
+        return _Host(variables, lambda key: templar.template(variables[key]), facts_known=facts_known)
 
     @staticmethod
     def _answer(problems: Sequence[Problem]) -> dict[str, Any]:
