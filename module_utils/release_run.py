@@ -157,7 +157,9 @@ class Transaction:
         if not reasons and not starting:
             return Outcome("unchanged", number, changed=False)
         before = self.docker.containers([engine.container for engine in wanted.engines])
-        stale = [container for container in wrong if container in before and before[container].status == "running"]
+        # Compose starts what has ended; anything else that is wrong (paused, unhealthy, foreign) it takes for running.
+        ended = ("exited", "created")
+        stale = [container for container in wrong if container in before and before[container].status not in ended]
         try:
             if stale:
                 self._up(number, wanted.engines, "--force-recreate", *stale)

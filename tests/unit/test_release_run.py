@@ -164,6 +164,7 @@ def test_a_container_that_is_gone_or_stopped_or_foreign_is_repaired(world: World
     for damage, why in (
         (None, "does not exist"),
         ({"status": "exited"}, "is exited"),
+        ({"status": "paused"}, "is paused"),
         ({"image": "sha256:" + "9" * 64}, "does not run the image"),
         ({"health": "unhealthy"}, "is unhealthy"),
         ({"labels": {}}, "settings of another release"),
