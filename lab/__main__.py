@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from docker.errors import DockerException
 
-from lab import engine, hosts, images, inventory, ssh
+from lab import engine, hosts, images, inventory, record, ssh
 from lab.errors import LabError
 from lab.report import PlainReport, Report
 
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     up = verbs.add_parser("up", help="start a host, or find the one of this name")
     up.add_argument("name")
     up.add_argument("--platform", choices=images.PLATFORMS, default="debian13")
-    up.add_argument("--user", choices=tuple(hosts.USERS), default="operator", help="whom SSH logs in as")
+    up.add_argument("--user", choices=tuple(record.USERS), default="operator", help="whom SSH logs in as")
     down = verbs.add_parser("down", help="remove a host, or all that the lab made")
     down.add_argument("name", nargs="?")
     down.add_argument("--images", action="store_true", help="also remove all images and models that were built")
@@ -81,13 +81,14 @@ def _run(options: argparse.Namespace, report: Report) -> int:
     elif verb == "status":
         found = hosts.status()
         if options.json:
-            print(json.dumps([hosts.as_dict(host) for host in found], indent=2))
+            print(json.dumps([host.as_dict() for host in found], indent=2))
         for host in [] if options.json else found:
             print(f"{host.name:20} {host.platform:10} {host.address:15} {'running' if host.running else 'off'}")
     elif verb == "shell":
         host = hosts.get(options.name)
         line = ssh.command(host.address, host.user, host.key_file, host.known_hosts_file, options.command)
-        os.execv(line[0], line)
+        # No shell is wanted here: the words go to ssh as they are.
+        os.execv(line[0], line)  # noqa: S606
     elif verb == "images":
         if options.list:
             for unit, state, size in images.listing():

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import tarfile
+import time
+from pathlib import Path
 from typing import Any
 
 import docker
 from docker.errors import APIError, NotFound
+from docker.models.containers import Container
 
-from lab import paths
+from lab import debian, paths
+from lab.record import USERS
 from lab.report import Report
 from lab.tools import file_lock, write_private
 
@@ -19,8 +25,20 @@ CAPABILITIES = (
     "SYSLOG", "IPC_LOCK", "MKNOD", "LINUX_IMMUTABLE", "SYS_TTY_CONFIG", "LEASE", "NET_BROADCAST", "WAKE_ALARM",
     "BLOCK_SUSPEND", "AUDIT_CONTROL", "AUDIT_READ",
 )  # fmt: skip
-TMPFS = {"/run": "", "/run/lock": "", "/tmp": "exec,mode=1777"}
-PROBE = "redoubt-lab-probe"
+# S108 warns of temporary files in a shared folder; this is a mount point.
+TMPFS = {"/run": "", "/run/lock": "", "/tmp": "exec,mode=1777"}  # noqa: S108
+PREFIX = "redoubt-lab-"
+PROBE = f"{PREFIX}probe"
+
+
+def container_name(name: str) -> str:
+    """The container of a host."""
+    return f"{PREFIX}{name}"
+
+
+def volume_name(name: str) -> str:
+    """The volume on a host's /var/lib/docker."""
+    return f"{PREFIX}{name}-docker"
 
 
 def rights(privileged: bool, cgroup_version: str) -> dict[str, Any]:
@@ -77,3 +95,64 @@ def _probe(client: docker.DockerClient, image: str) -> bool:
         return False
     finally:
         client.api.remove_container(created["Id"], force=True, v=True)
+
+
+def create_request(
+    client: docker.DockerClient,
+    name: str,
+    image: str,
+    labels: dict[str, str],
+    *,
+    privileged: bool,
+    media: bool,
+    docker_volume: bool,
+) -> dict[str, Any]:
+    """What the engine's API wants to hear about the container of a host; makes its volume."""
+    version = str(client.info().get("CgroupVersion", "1"))
+    mounts: list[dict[str, Any]] = []
+    if docker_volume:
+        volume = client.volumes.create(volume_name(name), labels=labels)
+        mounts.append({"Type": "volume", "Source": volume.name, "Target": "/var/lib/docker"})
+    if media:
+        paths.MEDIA.mkdir(parents=True, exist_ok=True)
+        mounts.append({"Type": "bind", "Source": str(paths.MEDIA), "Target": "/media/redoubt", "ReadOnly": True})
+    init = list(client.images.get(image).attrs["Config"]["Cmd"])
+    return {
+        "Image": image,
+        "Cmd": command(init, privileged, version),
+        "Hostname": name,
+        "Labels": labels,
+        "HostConfig": {
+            **rights(privileged, version),
+            "Tmpfs": TMPFS,
+            "Mounts": mounts,
+            "ExtraHosts": [f"{site}:{address}" for site, address in sorted(debian.machine_sites().items())],
+        },
+    }
+
+
+def key_files(host_key: Path, client_key: Path) -> bytes:
+    """A tar with the host's own key and, for each user, the key that opens the host."""
+    public = host_key.with_suffix(".pub")
+    opener = client_key.with_suffix(".pub").read_bytes()
+    files = [
+        ("etc/ssh/ssh_host_ed25519_key", host_key.read_bytes(), 0o600, 0),
+        ("etc/ssh/ssh_host_ed25519_key.pub", public.read_bytes(), 0o644, 0),
+        *(
+            (f"{'root' if user == 'root' else f'home/{user}'}/.ssh/authorized_keys", opener, 0o600, number)
+            for user, number in USERS.items()
+        ),
+    ]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path, content, mode, owner in files:
+            info = tarfile.TarInfo(path)
+            info.size, info.mode, info.uid, info.gid, info.mtime = len(content), mode, owner, owner, time.time()
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def create(client: docker.DockerClient, request: dict[str, Any], name: str) -> Container:
+    """Create the container of a host; it does not run yet."""
+    made = client.api.create_container_from_config(request, container_name(name))  # type: ignore[no-untyped-call]
+    return client.containers.get(str(made["Id"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import inspect
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import docker
@@ -141,18 +143,27 @@ def key_of(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def meaning(source: str) -> str:
+    """Python source without comments and layout: changing those makes nothing different."""
+    return ast.dump(ast.parse(source))
+
+
 def key(unit: str) -> str:
     """The key of what this unit would be if it were built now."""
     if unit.startswith("host-"):
-        parts = [unit, inspect.getsource(recipe_host), *debian.machine_options()]
+        parts = [unit, _source(recipe_host), *debian.machine_options()]
     elif unit == "monitoring":
-        parts = [unit, inspect.getsource(recipe_monitoring)]
+        parts = [unit, _source(recipe_monitoring)]
     elif unit == "vllm":
-        parts = [unit, inspect.getsource(recipe_vllm), recipe_vllm.PINS.read_text(encoding="utf-8")]
+        parts = [unit, _source(recipe_vllm), recipe_vllm.PINS.read_text(encoding="utf-8")]
     else:
         files = (recipe_vllm.PINS, recipe_model.PINS, recipe_model.CONVERT)
-        parts = [unit, inspect.getsource(recipe_model), *(path.read_text(encoding="utf-8") for path in files)]
+        parts = [unit, _source(recipe_model), *(path.read_text(encoding="utf-8") for path in files)]
     return key_of(str(archive.FORMAT), *parts)
+
+
+def _source(module: ModuleType) -> str:
+    return meaning(inspect.getsource(module))
 
 
 def _missing(wanted: Iterable[str]) -> list[str]:
@@ -191,10 +202,14 @@ def _build(missing: list[str], report: Report) -> None:
     for folder in (paths.WORK, paths.HOST_IMAGES, IMAGES):
         folder.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
+    if "model" in missing and "vllm" not in missing and _current("vllm") is None:
+        missing = ["vllm", *missing]
+    # Taken before the work begins: what is edited meanwhile must not pass for built.
+    keys = {unit: key(unit) for unit in missing}
     try:
         with ThreadPoolExecutor(max_workers=8, thread_name_prefix="lab-build") as pool:
             try:
-                done, _ = wait(_submit(pool, missing, report, stop), return_when=FIRST_EXCEPTION)
+                done, _ = wait(_submit(pool, keys, report, stop), return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
             except BaseException:
@@ -206,46 +221,39 @@ def _build(missing: list[str], report: Report) -> None:
         shutil.rmtree(paths.WORK, ignore_errors=True)
 
 
-def _submit(pool: ThreadPoolExecutor, missing: list[str], report: Report, stop: threading.Event) -> list[Future[Any]]:
+def _submit(pool: ThreadPoolExecutor, keys: dict[str, str], report: Report, stop: threading.Event) -> list[Future[Any]]:
     """Start all builds, the longest first. A build that needs another's result waits for it in its own thread."""
     work = paths.WORK
     futures: list[Future[Any]] = []
-    if "vllm" in missing or "model" in missing:
-        if "vllm" in missing:
-            site = pool.submit(recipe_vllm.tree, work / "site", report, stop)
-        else:
-            built = (_current("vllm") or {}).get("images", {}).get("vllm")
-            if built is None:
-                return _submit(pool, ["vllm", *missing], report, stop)
-            site = pool.submit(recipe_vllm.unpack, IMAGES / built["archive"], work / "site", report)
+    if "vllm" in keys:
+        site = pool.submit(recipe_vllm.tree, work / "site", report, stop)
+        root = pool.submit(recipe_vllm.base, work / "vllm.root", report, stop)
+        futures += [site, root, pool.submit(_build_vllm, keys["vllm"], site, root, report)]
+    elif "model" in keys:
+        built = read_lock().images["vllm"]
+        site = pool.submit(recipe_vllm.unpack, IMAGES / built.archive, work / "site", report)
         futures.append(site)
-    for unit in missing:
+    if "model" in keys:
+        futures.append(pool.submit(_build_model, keys["model"], site, report, stop))
+    if "monitoring" in keys:
+        futures.append(pool.submit(_build_monitoring, keys["monitoring"], report, stop))
+    for unit, unit_key in keys.items():
         if unit.startswith("host-"):
-            futures.append(pool.submit(_build_host, unit, report, stop))
-        elif unit == "monitoring":
-            futures.append(pool.submit(_build_monitoring, report, stop))
-        elif unit == "vllm":
-            root = pool.submit(recipe_vllm.base, work / "vllm.root", report, stop)
-            futures += [root, pool.submit(_build_vllm, site, root, report)]
-        else:
-            futures.append(pool.submit(_build_model, site, report, stop))
+            futures.append(pool.submit(_build_host, unit, unit_key, report, stop))
     return futures
 
 
-def _build_host(unit: str, report: Report, stop: threading.Event) -> None:
-    unit_key = key(unit)
+def _build_host(unit: str, unit_key: str, report: Report, stop: threading.Event) -> None:
     target = paths.HOST_IMAGES / f"{unit}-{unit_key[:8]}.tar"
     image = recipe_host.build(unit.removeprefix("host-"), unit_key, target, paths.WORK, report, stop)
     _keep(unit, unit_key, {unit: image})
 
 
-def _build_monitoring(report: Report, stop: threading.Event) -> None:
-    unit_key = key("monitoring")
+def _build_monitoring(unit_key: str, report: Report, stop: threading.Event) -> None:
     _keep("monitoring", unit_key, recipe_monitoring.build(IMAGES, unit_key, paths.WORK, report, stop))
 
 
-def _build_vllm(site: Future[Path], root: Future[Path], report: Report) -> None:
-    unit_key = key("vllm")
+def _build_vllm(unit_key: str, site: Future[Path], root: Future[Path], report: Report) -> None:
     tag = f"{recipe_vllm.VERSION}-{unit_key[:8]}"
     packages, base = site.result(), root.result()
     command = recipe_vllm.command_layer(paths.WORK / "vllm-command")
@@ -259,11 +267,10 @@ def _build_vllm(site: Future[Path], root: Future[Path], report: Report) -> None:
     _keep("vllm", unit_key, {"vllm": image})
 
 
-def _build_model(site: Future[Path], report: Report, stop: threading.Event) -> None:
+def _build_model(unit_key: str, site: Future[Path], report: Report, stop: threading.Event) -> None:
     made = recipe_model.build(site.result(), paths.WORK, report, stop)
-    write_private(
-        _record_file("model"), json.dumps({"key": key("model"), "models": {made.name: made.as_dict()}}) + "\n"
-    )
+    record = {"key": unit_key, "models": {made.name: made.as_dict()}}
+    write_private(_record_file("model"), json.dumps(record) + "\n")
 
 
 def _keep(unit: str, unit_key: str, made: dict[str, Image]) -> None:

@@ -80,8 +80,8 @@ SERVICES = {
 }
 SHARED = ("busybox-static", "ca-certificates", "libc6", "tzdata", "netbase")
 APPLETS = (
-    "sh", "ls", "cat", "echo", "wget", "nslookup", "ping", "nc", "ps", "kill", "id", "env", "grep", "head", "tail", "df",
-    "du", "find", "sleep", "stat", "true", "false", "date", "mkdir", "rm",
+    "sh", "ls", "cat", "echo", "wget", "nslookup", "ping", "nc", "ps", "kill", "id", "env", "grep", "head", "tail",
+    "df", "du", "find", "sleep", "stat", "true", "false", "date", "mkdir", "rm",
 )  # fmt: skip
 USERS = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
 GROUP = "root:x:0:\nnobody:x:65534:\n"
