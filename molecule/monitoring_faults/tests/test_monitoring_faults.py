@@ -39,9 +39,11 @@ def test_a_broken_configuration_is_refused(host: Host, play: Play, fault: dict[s
     assert (host.file(RULES_FILE).content_string, loaded_config(host), started(host)) == before
 
 
-def test_after_refusals_nothing_is_left_to_do(play: Play) -> None:
+def test_after_refusals_nothing_is_left_to_do(host: Host, play: Play) -> None:
+    before = started(host)
     again = play()
     assert (again.status, again.changed) == (0, 0)
+    assert started(host) == before
 
 
 def test_a_service_that_crash_loops_is_red_and_the_old_one_is_back(host: Host, play: Play) -> None:

@@ -173,12 +173,12 @@ def apply(services: list[Service], directory: Path, with_grafana: bool, seconds:
             try:
                 reload(service)
             except (OSError, subprocess.CalledProcessError) as error:
-                problems.append(f"{service.name} does not take the new files: {_reason(error)}")
+                problems.append(f"{service.name} does not take the new files: {_reason(error)}; {_last_words(service)}")
                 continue
             # A signal takes a moment, and until then the outcome of the reload before it is shown.
             found = look_until(service, files, 10, (State.SILENT, State.STALE, State.REFUSED))
         if found.state is not State.LOADED:
-            problems.append(found.text)
+            problems.append(f"{found.text}; {_last_words(service)}")
     if with_grafana and grafana_problem(directory / "grafana"):
         subprocess.run(["docker", "restart", "redoubt-grafana"], check=True, capture_output=True)
     return problems
@@ -190,6 +190,13 @@ def _reason(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         return bytes(error.stderr).decode(errors="replace").strip()
     return str(error)
+
+
+def _last_words(service: Service) -> str:
+    """What a service last wrote, which says why it does not run or what it refuses."""
+    command = ["docker", "logs", "--tail", "3", service.container]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return f"its last words: {done.stdout.decode(errors='replace').strip()[-1200:] or 'none'}"
 
 
 def main(arguments: list[str] | None = None) -> int:
