@@ -90,6 +90,8 @@ class _Maker:
 
     def _check_hosts(self) -> None:
         for host in self.document.hosts:
+            if not host.address and self.document.incomplete:
+                continue
             try:
                 address = ipaddress.ip_address(host.address)
             except ValueError:
@@ -119,7 +121,7 @@ class _Maker:
     # Engines
 
     def _engines(self, host: Host) -> list[dict[str, Any]]:
-        if not host.models:
+        if not host.models and not self.document.incomplete:
             why = f"{host.name} serves models, but none is listed"
             self.problems.add("redoubt_models", why, "list at least one model")
         ports = self._ports(host, checked=True)
@@ -270,7 +272,7 @@ class _Maker:
                 reach = self._reach(server, ports[model.where], "its engine")
                 if reach not in entry["servers"]:
                     entry["servers"].append(reach)
-        if not models:
+        if not models and not self.document.incomplete:
             why = f"{host.name} is a gateway, but no host serves a model"
             self.problems.add("redoubt_models", why, "add a host to the inference group and list a model")
         return {"models": list(models.values())}

@@ -7,10 +7,11 @@ The document is a mapping:
     disk_reserve: 2147483648          # bytes that must stay free
     docker_root: null                 # where Docker keeps images, when it is not /var/lib/docker
     facts_expected: false             # true = facts come later, so that nothing that they tell is judged yet
+    incomplete: false                 # true = some hosts' variables wait for facts, so lists may be shorter than later
     hosts:                            # this host; a gateway or monitoring host needs the others too
       demo1:
         kinds: [inference, gateway, monitoring]
-        address: 127.0.0.1            # redoubt_private_address
+        address: 127.0.0.1            # redoubt_private_address; null = not known yet (see incomplete)
         models: [...]                 # redoubt_models
         gpus: null                    # unknown | a count | a list of UUIDs
         gateway: {server_name: redoubt.lab, https_port: 443}       # null when it is no gateway
@@ -126,6 +127,7 @@ class Document:
     host: str
     plan_only: bool
     facts_expected: bool
+    incomplete: bool
     hosts: tuple[Host, ...]
     images: Mapping[str, Image]
     locks: Mapping[str, Lock]

@@ -128,6 +128,12 @@ def not_evaluated(name: str, error: str, *, safe: bool = False) -> Problem:
     return Problem(name, f"its value could not be evaluated{reason}", "correct the expression or what it refers to")
 
 
+def not_asked(host: str, names: Iterable[str]) -> Problem:
+    """Return the problem of another host whose variables need facts that this run does not gather."""
+    why = f"{', '.join(sorted(names))} needs facts of the host, which is not part of this run"
+    return Problem(f"variables of {host}", why, "write the values into the inventory, or run for all hosts")
+
+
 def host_entry(values: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
     """Return the planner's description of a host from its variables."""
     names = values.get("gateway_server_names")

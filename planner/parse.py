@@ -33,6 +33,7 @@ def parse(raw: Mapping[str, object], problems: Problems) -> Document | None:
         host=host,
         plan_only=raw.get("plan_only") is True,
         facts_expected=raw.get("facts_expected") is True,
+        incomplete=raw.get("incomplete") is True,
         hosts=hosts,
         images=images,
         locks=locks,
@@ -76,11 +77,11 @@ def _read_host(name: str, raw: Mapping[str, object], problems: Problems) -> Host
     elif gpus is not None:
         why = "it is neither a count nor a list of GPU UUIDs"
         problems.add("preflight_gpus", why, "write a count, such as 8", gpus)
-    address = raw.get("address")
+    address = raw.get("address", "127.0.0.1")
     return Host(
         name=name,
         kinds=kinds,
-        address=address if isinstance(address, str) else "127.0.0.1",
+        address=address if isinstance(address, str) else "",
         models=tuple(models),
         gpus=known,
         server_name=server_name if isinstance(server_name, str) else None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from tests.support.plan_documents import images, model
-from tests.support.preflight_runs import SECRET, certificate, preflight, site, write_inventory
+from tests.support.preflight_runs import SECRET, certificate, playbook, preflight, site, write_inventory
 
 
 def refusals(text: str) -> dict[str, str]:
@@ -134,3 +135,26 @@ def test_mistakes_of_some_hosts_name_them(tmp_path: Path) -> None:
     assert " [gpu3]:" in found["preflight_gpu"]
     assert "did you mean preflight_gpus?" in found["preflight_gpu"]
     assert " [gw1]:" in found["redoubt_private_address of gpu1"]
+
+
+def test_addresses_that_come_from_facts(tmp_path: Path) -> None:
+    """They are waited for; a host that this run does not ask cannot give any."""
+    fact = "10.0.0.{{ ansible_facts['python']['version']['major'] }}"
+    here = {
+        "ansible_connection": "local",
+        "ansible_become": False,
+        "ansible_python_interpreter": sys.executable,
+        "redoubt_private_address": fact,
+    }
+    groups: dict[str, dict[str, dict[str, Any]]] = {
+        "gateways": {"gw1": here},
+        "inference": {"gpu1": here, "down": {"redoubt_private_address": fact}},
+    }
+    inventory = write_inventory(tmp_path, site(), groups)
+    done = preflight(inventory, preflight_plan_only=False)
+    assert "[down]: UNREACHABLE!" in done.stdout
+    assert "down is left out of the plan of gw1: redoubt_private_address cannot be evaluated now" in done.stdout
+    assert done.stdout.count("gateway: small -> ") == 1
+    alone = playbook("-i", str(inventory), "playbooks/preflight.yml", "--limit", "gw1")
+    assert alone.returncode != 0
+    assert "variables of gpu1: redoubt_private_address needs facts of the host" in alone.stdout

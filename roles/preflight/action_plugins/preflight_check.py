@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +103,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
             problems += [*inventory.sources(host.values.get("redoubt_sources")), *self._tls(host, kinds)]
             found.extend(problem.on(name) for problem in problems)
         for name, host in list(hosts.items()):
-            document = self._document(name, host, groups, lambda other: self._known(other, hosts, task_vars))
+            document = self._document(name, host, groups, partial(self._known, hosts, task_vars), later=not plan_only)
             # Facts come later; in a plan-only run the assumed ones are all there is.
             facts = self._assumed() if plan_only else None
-            later = {"plan_only": plan_only, "facts_expected": not plan_only, "facts": facts}
-            _, planned = evaluate(document | later)
+            _, planned = evaluate(document | {"plan_only": plan_only, "facts_expected": not plan_only, "facts": facts})
             found.extend(problem if problem.hosts else problem.on(name) for problem in planned)
         return self._answer(self._brief(merged(inventory.first_of_each_place(found)), names))
 
-    def _known(self, name: str, hosts: dict[str, _Host], task_vars: dict[str, Any]) -> _Host:
+    def _known(self, hosts: dict[str, _Host], task_vars: dict[str, Any], name: str) -> _Host:
         """Return another host's variables; those outside --limit are read when somebody needs them."""
         if name not in hosts:
             hosts[name] = self._host(name, task_vars, facts_known=False)
@@ -183,30 +183,50 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         this = self._host(name, task_vars, facts_known=not plan_only)
         this.read([*_HOST_VARIABLES, *_LOCK_VARIABLES])
         others: dict[str, _Host] = {}
-        document = self._document(name, this, self._groups(), lambda other: self._known(other, others, task_vars))
+        document = self._document(name, this, self._groups(), partial(self._known, others, task_vars))
         document |= {"plan_only": plan_only, "facts": self._facts(task_vars, plan_only=plan_only)}
         _, found = evaluate(document)
-        problems = inventory.first_of_each_place([*this.problems, *found])
+        # A host that is down may be left out of the others' plans; one that was not asked may not.
+        down = set(task_vars["ansible_play_hosts_all"]) - set(task_vars["ansible_play_hosts"])
+        unasked = [] if plan_only else sorted(set(others) - set(document["hosts"]) - down)
+        problems = inventory.first_of_each_place(
+            [*this.problems, *(inventory.not_asked(other, others[other].unknown) for other in unasked), *found]
+        )
         return self._answer(problems) if problems else {"changed": False, "document": document}
 
     def _document(
-        self, name: str, this: _Host, groups: dict[str, list[str]], other_host: Callable[[str], _Host]
+        self,
+        name: str,
+        this: _Host,
+        groups: dict[str, list[str]],
+        other_host: Callable[[str], _Host],
+        *,
+        later: bool = False,
     ) -> dict[str, Any]:
+        """Return the planner's document; `later`: what is not known yet will be, so nobody is left out for it."""
         kinds = inventory.kinds_of(name, groups)
         warnings = [] if kinds else [f"{name} is in no group, so it takes no part in the service"]
         members = list(dict.fromkeys(host for hosts in groups.values() for host in hosts))
         # A gateway needs the engines' addresses, a monitoring host everybody's; the others need only themselves.
         wanted = members if {"gateway", "monitoring"} & set(kinds) else []
         entries: dict[str, dict[str, Any]] = {}
+        incomplete = False
         for other in dict.fromkeys([*wanted, name]):
             host = this if other == name else other_host(other)
-            if other != name and host.unknown & set(_HOST_VARIABLES):
+            entry = inventory.host_entry(host.values, inventory.kinds_of(other, groups))
+            if "redoubt_private_address" in host.unknown:
+                entry["address"] = None
+            if later:
+                entries[other] = entry
+                incomplete = incomplete or bool(host.unknown & set(_HOST_VARIABLES))
+            elif other != name and host.unknown & set(_HOST_VARIABLES):
                 listed = ", ".join(sorted(host.unknown & set(_HOST_VARIABLES)))
                 warnings.append(f"{other} is left out of the plan of {name}: {listed} cannot be evaluated now")
             else:
-                entries[other] = inventory.host_entry(host.values, inventory.kinds_of(other, groups))
+                entries[other] = entry
         return {
             "host": name,
+            "incomplete": incomplete,
             "docker_root": this.values.get("docker_data_root"),
             "disk_reserve": int(float(self._task.args.get("disk_reserve_gib", 0)) * 2**30),
             "hosts": entries,
