@@ -19,13 +19,14 @@ GRACE = 30.0  # for a child that was told to stop: it may have a host to remove
 
 @dataclass(frozen=True)
 class Job:
-    """One command. `limit` in seconds; `env` is added to the environment."""
+    """One command. `limit` in seconds; `env` is added to the environment; `xml` is where pytest writes its results."""
 
     name: str
     argv: tuple[str, ...]
     log: Path
     limit: float
     env: Mapping[str, str]
+    xml: Path | None = None
 
 
 @dataclass(frozen=True)

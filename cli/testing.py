@@ -74,7 +74,7 @@ def _test(planned: Sequence[tuple[Choice, list[Job]]], folder: Path, console: Co
             if choice.tier in NEEDS_LAB and lab_ok is False:
                 console.print(f"{choice.tier}: not run, because the lab could not be made", style="red")
                 continue
-            results.append(_tier(choice, tier_jobs, folder, console, start))
+            results.append(_tier(choice, tier_jobs, console, start))
     total = sum((result.counts for result in results), Counts())
     console.print()
     console.print(_table(results, time.monotonic() - start))
@@ -88,7 +88,7 @@ def _test(planned: Sequence[tuple[Choice, list[Job]]], folder: Path, console: Co
     return 1 if total.failed or not total.passed else 0
 
 
-def _tier(choice: Choice, tier_jobs: list[Job], folder: Path, console: Console, begin: float) -> TierResult:
+def _tier(choice: Choice, tier_jobs: list[Job], console: Console, begin: float) -> TierResult:
     result = TierResult(choice.tier)
     start = time.monotonic()
     if not tier_jobs:
@@ -98,7 +98,7 @@ def _tier(choice: Choice, tier_jobs: list[Job], folder: Path, console: Console, 
 
     def ended(done: JobResult) -> None:
         view.tick([done.job])
-        counts, cases = _counts(choice.tier, done, folder)
+        counts, cases = _counts(done)
         result.counts += counts
         result.skipped += [
             f"{choice.tier}: {case.name} ({case.message})" for case in cases if case.outcome == "skipped"
@@ -111,16 +111,15 @@ def _tier(choice: Choice, tier_jobs: list[Job], folder: Path, console: Console, 
     return result
 
 
-def _counts(tier: str, done: JobResult, folder: Path) -> tuple[Counts, list[Case]]:
-    if tier in ("lint", "molecule"):
-        if done.ok:
-            return Counts(passed=1), []
-        how = f"stopped after {done.job.limit:.0f} s" if done.timed_out else f"exit code {done.rc}"
-        return Counts(failed=1), [Case(done.job.name, "failed", how)]
-    counts, cases = counts_of(folder / f"{tier}.xml", done.rc)
-    if done.timed_out:
-        cases.append(Case(tier, "failed", f"stopped after {done.job.limit:.0f} s"))
-    return counts, cases
+def _counts(done: JobResult) -> tuple[Counts, list[Case]]:
+    """Each of pytest's tests counts; any other job counts as one."""
+    how = f"stopped after {done.job.limit:.0f} s" if done.timed_out else f"exit code {done.rc}"
+    if done.job.xml is not None:
+        counts, cases = counts_of(done.job.xml, done.rc)
+        return counts, [*cases, Case(done.job.name, "failed", how)] if done.timed_out else cases
+    if done.ok:
+        return Counts(passed=1), []
+    return Counts(failed=1), [Case(done.job.name, "failed", how)]
 
 
 class _TierView:

@@ -22,34 +22,35 @@ LIMITS = {"lint": 600.0, "unit": 900.0, "molecule": 1500.0, "e2e": 2400.0, "benc
 WIDTHS = {"lint": 2, "unit": 1, "molecule": 2, "e2e": 1, "bench": 1}
 #: A molecule.yml with this line is run with --slow only.
 SLOW_SCENARIO = re.compile(r"^# slow\b", re.MULTILINE)
+#: This repository's own rules, as tests in tests/lint.
+PROJECT = "project"
 BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One --only: a tier, and perhaps a name in it (a tool, a test file, a scenario)."""
+    """A tier, and the names in it that are wanted (tools, test files, scenarios); none: all."""
 
     tier: str
-    name: str | None = None
+    names: tuple[str, ...] = ()
 
 
 def choose(only: Sequence[str], *, quick: bool, slow: bool) -> list[Choice]:
-    """The tiers to run, in order. Raises UsageError for an unknown one."""
-    if only:
-        choices = [parse(text) for text in only]
-        return sorted(choices, key=lambda choice: NAMES.index(choice.tier))
-    names = QUICK if quick else NAMES if slow else NAMES[:-1]
-    return [Choice(name) for name in names]
-
-
-def parse(text: str) -> Choice:
-    """`TIER` or `TIER:NAME`. Raises UsageError."""
-    tier, _, name = text.partition(":")
-    if tier not in NAMES:
-        near = nearest(tier, NAMES)
-        hint = f"did you mean `{near}`?" if near else f"there are: {', '.join(NAMES)}"
-        raise UsageError(f"--only {text}: there is no tier `{tier}`; {hint}")
-    return Choice(tier, name or None)
+    """The tiers to run, in order; `only` holds TIER or TIER:NAME. Raises UsageError for an unknown tier."""
+    if not only:
+        return [Choice(name) for name in (QUICK if quick else NAMES if slow else NAMES[:-1])]
+    wanted: dict[str, list[str]] = {}
+    whole: set[str] = set()
+    for text in only:
+        tier, _, name = text.partition(":")
+        if tier not in NAMES:
+            near = nearest(tier, NAMES)
+            hint = f"did you mean `{near}`?" if near else f"there are: {', '.join(NAMES)}"
+            raise UsageError(f"--only {text}: there is no tier `{tier}`; {hint}")
+        wanted.setdefault(tier, []).append(name)
+        if not name:
+            whole.add(tier)
+    return [Choice(tier, () if tier in whole else tuple(wanted[tier])) for tier in NAMES if tier in wanted]
 
 
 def lint_commands(root: Path) -> dict[str, tuple[str, ...]]:
@@ -66,7 +67,7 @@ def lint_commands(root: Path) -> dict[str, tuple[str, ...]]:
     order = ("ansible-lint", "mypy", "mypy-launcher", "yamllint", "ruff", "ruff-format")
     found = {name: (str(BIN / commands[name][0]), *commands[name][1:]) for name in order}
     if any((root / "tests" / "lint").glob("test_*.py")):
-        found["project"] = (sys.executable, "-m", "pytest", "-q", "tests/lint")
+        found[PROJECT] = (sys.executable, "-m", "pytest", "-q", "tests/lint")
     return found
 
 
@@ -82,41 +83,42 @@ def jobs(choice: Choice, root: Path, folder: Path, *, slow: bool, expression: st
         tools = lint_commands(root)
         return [_job(choice.tier, name, tools[name], folder) for name in _named(choice, list(tools))]
     if choice.tier == "molecule":
-        found = scenarios(root, slow=slow or choice.name is not None)
-        return [
-            _job(choice.tier, name, (str(BIN / "molecule"), "test", "-s", name), folder)
-            for name in _named(choice, found)
-        ]
+        found = scenarios(root, slow=slow or bool(choice.names))
+        command = (str(BIN / "molecule"), "test", "-s")
+        return [_job(choice.tier, name, (*command, name), folder) for name in _named(choice, found)]
     tests = sorted((root / FOLDERS[choice.tier]).rglob("test_*.py"))
     if not tests:
         return []
     targets = [FOLDERS[choice.tier]]
-    if choice.name is not None:
-        wanted = choice.name.removesuffix(".py").removeprefix("test_")
+    if choice.names:
         by_name = {test.stem.removeprefix("test_"): str(test.relative_to(root)) for test in tests}
-        targets = [by_name[name] for name in _named(Choice(choice.tier, wanted), list(by_name))]
-    argv = [sys.executable, "-m", "pytest", "-v", f"--junitxml={folder / choice.tier}.xml", *targets]
+        names = tuple(name.removesuffix(".py").removeprefix("test_") for name in choice.names)
+        targets = [by_name[name] for name in _named(Choice(choice.tier, names), list(by_name))]
+    argv = [sys.executable, "-m", "pytest", "-v", *targets]
     if not slow and choice.tier != "bench":
         argv += ["-m", "not slow"]
     if expression:
         argv += ["-k", expression]
-    if choice.tier == "unit" and choice.name is None:
+    if choice.tier == "unit" and not choice.names:
         argv += ["-n", "2"]
     return [_job(choice.tier, choice.tier, tuple(argv), folder)]
 
 
 def _named(choice: Choice, names: list[str]) -> list[str]:
-    if choice.name is None:
-        return names
-    if choice.name not in names:
-        near = nearest(choice.name, names)
-        hint = f"did you mean `{near}`?" if near else f"there are: {', '.join(names) or 'none'}"
-        raise UsageError(f"--only {choice.tier}:{choice.name}: there is no such thing; {hint}")
-    return [choice.name]
+    """The chosen ones, in the order of `names`; all when none is chosen."""
+    for name in choice.names:
+        if name not in names:
+            near = nearest(name, names)
+            hint = f"did you mean `{near}`?" if near else f"there are: {', '.join(names) or 'none'}"
+            raise UsageError(f"--only {choice.tier}:{name}: there is no such thing; {hint}")
+    return [name for name in names if name in choice.names] if choice.names else names
 
 
 def _job(tier: str, name: str, argv: tuple[str, ...], folder: Path) -> Job:
     log = folder / (f"{tier}.log" if name == tier else f"{tier}-{name}.log")
     env = {"PATH": f"{BIN}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin", "PYTHONUNBUFFERED": "1"}
     env |= {"PY_COLORS": "0", "ANSIBLE_NOCOLOR": "1", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
-    return Job(name, argv, log, LIMITS[tier], env)
+    if "pytest" not in argv:
+        return Job(name, argv, log, LIMITS[tier], env)
+    xml = log.with_suffix(".xml")
+    return Job(name, (*argv, f"--junitxml={xml}"), log, LIMITS[tier], env, xml)

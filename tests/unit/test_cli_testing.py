@@ -53,7 +53,8 @@ def test_tiers() -> None:
     assert [c.tier for c in choose([], quick=True, slow=False)] == ["lint", "unit"]
     assert [c.tier for c in choose([], quick=False, slow=False)] == ["lint", "unit", "molecule", "e2e"]
     assert [c.tier for c in choose([], quick=False, slow=True)][-1] == "bench"
-    assert choose(["unit:cli", "lint"], quick=False, slow=False) == [Choice("lint"), Choice("unit", "cli")]
+    only = ["unit:b", "lint:mypy", "unit:a", "lint"]
+    assert choose(only, quick=False, slow=False) == [Choice("lint"), Choice("unit", ("b", "a"))]
     with pytest.raises(UsageError, match="did you mean `molecule`"):
         choose(["molecul"], quick=False, slow=False)
 
@@ -76,15 +77,19 @@ def root(tmp_path: Path) -> Path:
 def test_scenarios_and_slow_ones(root: Path) -> None:
     assert scenarios(root, slow=False) == ["one"]
     assert scenarios(root, slow=True) == ["one", "two"]
-    named = jobs(Choice("molecule", "two"), root, root, slow=False, expression=None)
+    named = jobs(Choice("molecule", ("two",)), root, root, slow=False, expression=None)
     assert [job.argv[-2:] for job in named] == [("-s", "two")]
     with pytest.raises(UsageError, match="did you mean `two`"):
-        jobs(Choice("molecule", "tow"), root, root, slow=False, expression=None)
+        jobs(Choice("molecule", ("tow",)), root, root, slow=False, expression=None)
 
 
 def test_pytest_jobs(root: Path) -> None:
-    (job,) = jobs(Choice("unit", "b"), root, root, slow=False, expression="x and y")
-    assert job.argv[-5:] == ("tests/unit/deep/test_b.py", "-m", "not slow", "-k", "x and y")
+    (job,) = jobs(Choice("unit", ("b",)), root, root, slow=False, expression="x and y")
+    assert job.argv[3:] == (
+        *("-v", "tests/unit/deep/test_b.py", "-m", "not slow", "-k", "x and y"),
+        f"--junitxml={root}/unit.xml",
+    )
+    assert job.xml == root / "unit.xml"
     assert jobs(Choice("e2e"), root, root, slow=False, expression=None) == []
     (job,) = jobs(Choice("unit"), root, root, slow=True, expression=None)
     assert "not slow" not in job.argv
