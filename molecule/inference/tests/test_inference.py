@@ -113,11 +113,13 @@ def test_container_has_only_what_it_needs(host: Host) -> None:
 def test_engine_has_no_way_out(host: Host, listener: tuple[str, int]) -> None:
     code = CONNECT % listener
     assert host.check_output("python3 -c %s", code) == "open"
-    inside = host.run("docker exec %s python3 -c %s", CONTAINER, code)
+    python = f"docker exec {CONTAINER} python3.11 -c %s"
+    assert host.check_output(python, CONNECT % ("127.0.0.1", 8000)) == "open"
+    inside = host.run(python, code)
     assert inside.failed
     assert "timed out" in inside.stderr or "unreachable" in inside.stderr
     resolve = "import socket; socket.getaddrinfo('localhost.localdomain.example', 80)"
-    assert "Temporary failure in name resolution" in host.run("docker exec %s python3 -c %s", CONTAINER, resolve).stderr
+    assert "Temporary failure in name resolution" in host.run(python, resolve).stderr
 
 
 def test_secret_is_in_no_world_readable_file_and_no_process_list(host: Host) -> None:
