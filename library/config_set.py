@@ -197,6 +197,9 @@ class Transaction:
             self.apply(_read_json(self.proof_file).get("probe", units))
         except Refused as error:
             return f"the previous files are back, but they do not run either: {error}"
+        if self.stamp and self.good_file.exists():
+            # What was proved before runs again: the next run with the old wishes has nothing to do.
+            write_atomically(str(self.stamp_file), json.dumps({"digest": self.stamp}).encode(), 0o600, 0, 0)
         return "the previous configuration is back and running"
 
     def diff(self) -> list[dict[str, str]]:
