@@ -40,6 +40,12 @@ def test_an_engine_is_locked_in() -> None:
     assert "environment" not in found  # only by the 0600 file
 
 
+def test_limits_may_be_left_out() -> None:
+    found = service(engine(resources={"cpus": None, "memory": None, "shm_size": "1g"}))
+    assert not {"cpus", "mem_limit", "memswap_limit"} & set(found)
+    assert found["shm_size"] == "1g"
+
+
 def test_networks_have_no_way_out() -> None:
     document = yaml.safe_load(render([engine()]))
     options = document["networks"]["engines"]["driver_opts"]
