@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 import threading
@@ -128,8 +129,11 @@ def url() -> Iterator[str]:
     thread.join()
 
 
-def arguments(url: str, folder: Path) -> list[str]:
-    return ["--directory", str(folder), "--prometheus", url, "--alertmanager", url, "--blackbox", url]
+def settings(folder: Path, url: str, grafana: bool = False) -> str:
+    """Write services.json and return the folder as the script takes it."""
+    document = {"prometheus": url, "alertmanager": url, "blackbox": url, "grafana": grafana}
+    (folder / "services.json").write_text(json.dumps(document))
+    return str(folder)
 
 
 @pytest.fixture
@@ -140,21 +144,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_check_names_what_is_stale(url: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script.main(["check", *arguments(url, folder)]) == 1
+    assert script.main(["check", settings(folder, url)]) == 1
     assert capsys.readouterr().out == "alertmanager has not read its files since they changed"
 
 
 def test_apply_reloads_just_what_is_stale(url: str, folder: Path) -> None:
-    assert script.main(["apply", *arguments(url, folder)]) == 0
+    assert script.main(["apply", settings(folder, url)]) == 0
     assert Pages.reloads == 1
-    assert script.main(["apply", *arguments(url, folder)]) == 0
+    assert script.main(["apply", settings(folder, url)]) == 0
     assert Pages.reloads == 1
-    assert script.main(["check", *arguments(url, folder)]) == 0
+    assert script.main(["check", settings(folder, url)]) == 0
 
 
 def test_apply_passes_a_refusal_on(url: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Pages.stubborn = True
-    assert script.main(["apply", *arguments(url, folder)]) == 1
+    assert script.main(["apply", settings(folder, url)]) == 1
     assert "failed to reload config: line 7" in capsys.readouterr().out
 
 
@@ -163,10 +167,15 @@ def test_the_password_is_made_once_and_only_its_user_can_read_it(
 ) -> None:
     monkeypatch.setattr(script, "GRAFANA_UID", os.getuid())
     (tmp_path / "grafana/secrets").mkdir(parents=True)
-    assert script.main(["password", *arguments(url, tmp_path)]) == 0
+    assert script.main(["password", settings(tmp_path, url, grafana=True)]) == 0
     path = tmp_path / "grafana/secrets/admin_password"
     first = path.read_text()
     assert len(first) >= 32
     assert path.stat().st_mode & 0o777 == 0o400
-    assert script.main(["password", *arguments(url, tmp_path)]) == 0
+    assert script.main(["password", settings(tmp_path, url, grafana=True)]) == 0
     assert path.read_text() == first
+
+
+def test_without_grafana_no_password_is_made(tmp_path: Path) -> None:
+    assert script.main(["password", settings(tmp_path, "http://127.0.0.1:1")]) == 0
+    assert not (tmp_path / "grafana").exists()

@@ -3,8 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make the monitoring services use the files on disk, or say that they do not. Standard library only, Python 3.9+.
 
-  monitoring_reload.py apply --directory DIR --prometheus URL --alertmanager URL --blackbox URL [--grafana]
-  monitoring_reload.py check ...the same...
+  monitoring_reload.py apply DIRECTORY      reload what has not loaded its files
+  monitoring_reload.py check DIRECTORY      only look
+  monitoring_reload.py password DIRECTORY   make Grafana's admin password, if there is a Grafana and no password
+
+DIRECTORY/services.json says where they answer: {prometheus: URL, alertmanager: URL, blackbox: URL, grafana: true|false}.
+It is installed and put back together with their files, so that a restored configuration is asked at its own ports.
 
 A service has loaded its files when its last good reload is newer than the last change in its directory, and no
 later reload was refused. `check` ends with 1 and one line for each service that has not; `apply` reloads just those.
@@ -13,6 +17,7 @@ later reload was refused. `check` ends with 1 and one line for each service that
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import secrets
 import subprocess
@@ -203,26 +208,26 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=("apply", "check", "password"))
-    parser.add_argument("--directory", type=Path, required=True)
-    for name in ("prometheus", "alertmanager", "blackbox"):
-        parser.add_argument(f"--{name}", required=True, metavar="URL")
-    parser.add_argument("--grafana", action="store_true")
+    parser.add_argument("directory", type=Path)
     parser.add_argument("--seconds", type=float, default=60, help="how long a service may take to answer")
     options = parser.parse_args(arguments)
+    settings = json.loads((options.directory / "services.json").read_text())
+    with_grafana = bool(settings["grafana"])
     services = [
-        Service("prometheus", options.prometheus, "prometheus_config"),
-        Service("alertmanager", options.alertmanager, "alertmanager_config"),
-        Service("blackbox", options.blackbox, "blackbox_exporter_config"),
+        Service("prometheus", settings["prometheus"], "prometheus_config"),
+        Service("alertmanager", settings["alertmanager"], "alertmanager_config"),
+        Service("blackbox", settings["blackbox"], "blackbox_exporter_config"),
     ]
     if options.verb == "password":
-        make_password(options.directory / "grafana")
+        if with_grafana:
+            make_password(options.directory / "grafana")
         return 0
     if options.verb == "apply":
-        problems = apply(services, options.directory, options.grafana, options.seconds)
+        problems = apply(services, options.directory, with_grafana, options.seconds)
     else:
         findings = [look(service, options.directory / service.name) for service in services]
         problems = [found.text for found in findings if found.state is not State.LOADED]
-        grafana = grafana_problem(options.directory / "grafana") if options.grafana else None
+        grafana = grafana_problem(options.directory / "grafana") if with_grafana else None
         problems += [grafana] if grafana else []
     print("\n".join(problems), end="")
     return 1 if problems else 0
