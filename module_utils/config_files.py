@@ -56,9 +56,7 @@ class Desired:
 
     def digest(self, extra: list[Any]) -> str:
         """SHA-256 (hex) over everything that the running service depends on, `extra` included."""
-        rows: list[Any] = [
-            [f.path, hashlib.sha256(f.data).hexdigest(), f.mode, f.owner, f.group] for f in self.files
-        ]
+        rows: list[Any] = [[f.path, hashlib.sha256(f.data).hexdigest(), f.mode, f.owner, f.group] for f in self.files]
         document = [sorted(rows), sorted(self.links.items()), sorted(self.absent), extra]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 

@@ -96,21 +96,23 @@ def fetch(url: str) -> bytes:
 def wanted_key(params: dict[str, Any], key_path: str, allowed: list[str], check: bool) -> bytes | None:
     """The key to be on the host; None in check mode when it would have to be fetched first. Raises Untrusted."""
     if params["key"]:
-        data = (params["key"].strip() + "\n").encode()
-        check_key(data, allowed, "the variable")
-        return data
+        given: bytes = (params["key"].strip() + "\n").encode()
+        check_key(given, allowed, "the variable")
+        return given
     now = snapshot(key_path)
     if now.kind == "file":
         try:
-            check_key(now.data, allowed, key_path)
-            return now.data
+            standing: bytes = now.data
+            check_key(standing, allowed, key_path)
+            return standing
         except Untrusted:
             pass  # fetched anew below
     if check:
         return None
     data = fetch(params["key_url"])
     check_key(data, allowed, params["key_url"])
-    return armour(data)
+    armoured: bytes = armour(data)
+    return armoured
 
 
 def differing(params: dict[str, Any], apt: bool, check: bool) -> dict[str, bytes | None]:
@@ -129,4 +131,4 @@ def differing(params: dict[str, Any], apt: bool, check: bool) -> dict[str, bytes
 
 def _stands(path: str, data: bytes) -> bool:
     now = snapshot(path)
-    return now.kind == "file" and now.data == data and now.mode == MODE
+    return bool(now.kind == "file" and now.data == data and now.mode == MODE)

@@ -49,7 +49,9 @@ def test_a_stopped_service_is_named(host: Host) -> None:
 
 
 def test_a_readable_secret_is_named(host: Host) -> None:
-    make = "mkdir -p /etc/redoubt/secrets && touch /etc/redoubt/secrets/api.key && chmod 0644 /etc/redoubt/secrets/api.key"
+    make = (
+        "mkdir -p /etc/redoubt/secrets && touch /etc/redoubt/secrets/api.key && chmod 0644 /etc/redoubt/secrets/api.key"
+    )
     with broken(host, make, "rm -r /etc/redoubt/secrets"):
         answer = examine(host)["secrets.modes"]
     assert answer["ok"] is False
