@@ -1,17 +1,20 @@
 """stub_engine: stands where an engine would, to see what the gateway hands on. Standard library only, Python 3.9+.
 
-POST: streams `CHUNKS` (argument, default 5) events, one each 0.3 s. GET: answers at once. Each answer's first line
+Arguments: port, events of a stream (default 5), a file whose appearance ends a stream early.
+POST: streams events, one each 0.3 s. GET: answers at once. Each answer's first line
 tells the request as it came, as JSON.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 CHUNKS = int(sys.argv[2]) if len(sys.argv) > 2 else 5
+END = sys.argv[3] if len(sys.argv) > 3 else ""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -32,6 +35,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self._chunk(json.dumps(seen) + "\n")
         for number in range(chunks):
+            if END and os.path.exists(END):
+                break
             self._chunk(f"data: {number}\n\n")
             time.sleep(0.3)
         self._chunk("data: [DONE]\n\n")

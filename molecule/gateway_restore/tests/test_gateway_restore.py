@@ -144,26 +144,29 @@ def test_hand_edited_files_are_put_back(host: Host, play: Play) -> None:
 
 
 def test_reload_cuts_no_stream(host: Host, address: str, play: Play) -> None:
-    # 100 pauses of 0.3 s: longer than a run of the play.
-    host.check_output("systemd-run --quiet --collect --unit stub-engine python3 -c %s 8101 100", STUB.read_text())
+    start = "systemd-run --quiet --collect --unit stub-engine python3 -c %s 8101 2000 /run/stub-engine-end"
+    host.check_output(start, STUB.read_text())
     host.check_output("for i in $(seq 50); do ss -ltn | grep -q :8101 && exit 0; sleep 0.1; done; exit 1")
     answers: list[dict[str, Any]] = []
 
     def read() -> None:
         request = written(CHAT, "POST", key=KEY, body="{}")
-        answers.append(exchange(address, 443, request, context(), "redoubt.lab", timeout=90))
+        answers.append(exchange(address, 443, request, context(), "redoubt.lab", timeout=300))
 
     reader = threading.Thread(target=read)
     before = master(host)
     reader.start()
     run = play(gateway_hsts_seconds=77)
     assert (run.status, run.changed) == (0, 1)
-    still_streaming = reader.is_alive()
+    assert reader.is_alive()
+    host.check_output("touch /run/stub-engine-end")
     reader.join(90)
     host.check_output("systemctl stop stub-engine")
-    assert still_streaming, "the stream ended before the reload, so the test proved nothing"
-    assert answers[0]["body"].count("data: ") == 101
-    assert answers[0]["body"].rstrip().endswith("0")
+    numbers = re.findall(r"data: (\d+)", answers[0]["body"])
+    assert len(numbers) > 3
+    assert numbers == [str(number) for number in range(len(numbers))]
+    assert "data: [DONE]" in answers[0]["body"]
+    assert answers[0]["body"].endswith("\r\n0\r\n\r\n")
     assert master(host) == before
 
 
