@@ -7,7 +7,7 @@
   monitoring_reload.py check DIRECTORY      only look
   monitoring_reload.py password DIRECTORY   make Grafana's admin password, if there is a Grafana and no password
 
-DIRECTORY/services.json says where they answer: {prometheus: URL, alertmanager: URL, blackbox: URL, grafana: true|false}.
+DIRECTORY/services.json says where they are: {prometheus: URL, alertmanager: URL, blackbox: URL, grafana: true|false}.
 It is installed and put back together with their files, so that a restored configuration is asked at its own ports.
 
 A service has loaded its files when its last good reload is newer than the last change in its directory, and no
