@@ -90,13 +90,18 @@ class Store:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Only one run at a time. Raises StoreError when another one is at work."""
-        with open(self.root / ".lock", "w") as handle:
+        with open(self.root / ".lock", "a+") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
+                handle.seek(0)
                 raise StoreError(
-                    f"another run is working on {self.root} on this host; wait for it to end and run again"
+                    f"another run (process {handle.read().strip() or '?'}) is working on {self.root} on this host;"
+                    " wait for it to end and run again"
                 ) from None
+            handle.truncate(0)
+            handle.write(f"{os.getpid()}\n")
+            handle.flush()
             yield
 
     def path(self, number: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -260,7 +261,7 @@ def test_a_second_run_at_the_same_time_is_refused(world: World) -> None:
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-    assert "another run is working" in caught[0]
+    assert f"another run (process {os.getpid()}) is working" in caught[0]
 
 
 def killed(world: World, at: str, engines: list[dict[str, Any]]) -> None:
