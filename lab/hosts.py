@@ -60,6 +60,7 @@ def up(
                 return _make(client, name, platform, user, image, media, docker_volume, report)
             except BaseException:
                 _remove(client, name)
+                net.remove_unused(client)
                 raise
 
 
@@ -78,7 +79,7 @@ def down(name: str) -> bool:
 
 
 def down_all() -> list[str]:
-    """Remove all hosts of this cache, and what checkouts that are gone left behind; returns their names."""
+    """Remove all hosts and keys of this cache, and what checkouts that are gone left behind; returns the names."""
     names = {path.name for path in (paths.STATE / "hosts").glob("*")}
     client = engine.connect()
     if client is not None:
@@ -92,6 +93,7 @@ def down_all() -> list[str]:
             if _ours(volume.attrs.get("Labels") or {}):
                 volume.remove()
         net.remove_unused(client)
+    ssh.forget_client_key()
     return sorted(names)
 
 
@@ -187,6 +189,7 @@ def _again(existing: Container, name: str, platform: str, user: str, report: Rep
         existing.start()
     host = replace(known, user=user, running=True)
     ready.wait(existing, host, report)
+    record.save(host)
     return host
 
 

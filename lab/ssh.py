@@ -23,6 +23,12 @@ def client_key() -> Path:
     return key
 
 
+def forget_client_key() -> None:
+    """Remove the key that opens the hosts; the next host gets a new one."""
+    with file_lock("keys"):
+        shutil.rmtree(paths.STATE / "keys", ignore_errors=True)
+
+
 def generate(key: Path, comment: str) -> None:
     """Make an ed25519 key pair at ``key`` and ``key``.pub; replaces what is there."""
     key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
