@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
+import subprocess
 import tarfile
 import threading
 import time
@@ -140,6 +142,26 @@ def test_stale_files_of_a_killed_engine_go_and_live_ones_stay(tmp_path: Path) ->
     removed = {path.name for path in engine.clear_stale(tmp_path)}
     assert removed == {"docker.pid", "containerd.pid", "docker.sock"}
     assert engine.clear_stale(tmp_path) == []
+
+
+def test_only_an_engine_that_the_lab_started_is_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engine, "PID_FILE", tmp_path / "engine.pid")
+    assert engine.stop(QuietReport()) is False
+    for name, stopped in (("dockerd", True), ("other", False)):
+        # A real process under that name, as an engine started by an earlier run and a number used again would be.
+        program = tmp_path / name
+        shutil.copy(shutil.which("sleep") or "sleep", program)
+        process = subprocess.Popen([program, "60"])
+        try:
+            while Path(f"/proc/{process.pid}/comm").read_text().strip() != name:
+                time.sleep(0.01)
+            engine.PID_FILE.write_text(f"{process.pid}\n")
+            assert engine.stop(QuietReport()) is stopped
+            assert (process.poll() is not None) is stopped
+            assert not engine.PID_FILE.exists()
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_a_command_that_fails_says_why() -> None:
