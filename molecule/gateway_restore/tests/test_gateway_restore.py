@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,6 +42,18 @@ def taken(host: Host) -> Iterator[int]:
     host.check_output("for i in $(seq 50); do ss -ltn | grep -q :8443 && exit 0; sleep 0.1; done; exit 1")
     yield 8443
     host.run("systemctl stop squatter")
+
+
+@pytest.fixture
+def endless(host: Host) -> Iterator[str]:
+    """A stub engine whose streams go on until the file named here appears."""
+    end = "/run/stub-engine-end"
+    start = "systemd-run --quiet --collect --unit stub-engine python3 -c %s 8101 2000 " + end
+    host.check_output("rm -f " + end)
+    host.check_output(start, STUB.read_text())
+    host.check_output("for i in $(seq 50); do ss -ltn | grep -q :8101 && exit 0; sleep 0.1; done; exit 1")
+    yield end
+    host.run("systemctl stop stub-engine")
 
 
 def status(address: str, path: str = "/v1/models", key: str | None = KEY) -> int:
@@ -143,10 +156,7 @@ def test_hand_edited_files_are_put_back(host: Host, play: Play) -> None:
     assert loaded(host)
 
 
-def test_reload_cuts_no_stream(host: Host, address: str, play: Play) -> None:
-    start = "systemd-run --quiet --collect --unit stub-engine python3 -c %s 8101 2000 /run/stub-engine-end"
-    host.check_output(start, STUB.read_text())
-    host.check_output("for i in $(seq 50); do ss -ltn | grep -q :8101 && exit 0; sleep 0.1; done; exit 1")
+def test_reload_cuts_no_stream(host: Host, address: str, play: Play, endless: str) -> None:
     answers: list[dict[str, Any]] = []
 
     def read() -> None:
@@ -156,12 +166,11 @@ def test_reload_cuts_no_stream(host: Host, address: str, play: Play) -> None:
     reader = threading.Thread(target=read)
     before = master(host)
     reader.start()
-    run = play(gateway_hsts_seconds=77)
+    run = play(gateway_hsts_seconds=int(time.time()))  # a value that no earlier run had
     assert (run.status, run.changed) == (0, 1)
     assert reader.is_alive()
-    host.check_output("touch /run/stub-engine-end")
+    host.check_output("touch %s", endless)
     reader.join(90)
-    host.check_output("systemctl stop stub-engine")
     numbers = re.findall(r"data: (\d+)", answers[0]["body"])
     assert len(numbers) > 3
     assert numbers == [str(number) for number in range(len(numbers))]
