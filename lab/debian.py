@@ -47,7 +47,7 @@ def bootstrap(
     ``hooks`` are shell scripts that run with the root as ``$1`` once all is installed; ``excludes`` are paths that
     dpkg leaves out. Raises LabError where mmdebstrap fails.
     """
-    require({"mmdebstrap": "mmdebstrap"}, report)
+    require({"mmdebstrap": "mmdebstrap", "gpg": "gpg"}, report)
     command = ["mmdebstrap", "--quiet", "--format=tar", f"--variant={variant}", f"--include={','.join(include)}"]
     command += [f"--aptopt={line}" for line in machine_options()]
     command += [f"--dpkgopt=path-exclude={path}" for path in excludes]
