@@ -30,7 +30,11 @@ def test_names_resolve(root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.parametrize(
     ("typed", "hint"),
-    [("sit", "did you mean `site`?"), ("gatway", "did you mean `gateway`?"), ("zzz", "there are: gateway, site, verify")],
+    [
+        ("sit", "did you mean `site`?"),
+        ("gatway", "did you mean `gateway`?"),
+        ("zzz", "there are: gateway, site, verify"),
+    ],
 )
 def test_unknown_names_get_the_nearest(root: Path, typed: str, hint: str) -> None:
     with pytest.raises(UsageError, match=f"no playbook `{typed}`; ") as caught:
