@@ -101,7 +101,8 @@ def demo(console: Console, *, fresh: bool = False, down: bool = False) -> int:
 
 def make_key(path: Path) -> None:
     """The demo's API key, made once: 192 random bits, readable by this user alone."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
     if not path.exists():
         _write_private(path, f"sk-{secrets.token_hex(24)}\n")
 
@@ -111,6 +112,7 @@ def curl_command(gateway: Gateway, header_file: Path) -> str:
     body = '{"model": "%s", "messages": [{"role": "user", "content": "%s"}], "temperature": 0, "max_tokens": 32}'
     words = [
         "curl",
+        "-sS",
         "--resolve",
         f"{gateway.name}:{gateway.port}:{gateway.address}",
         "--cacert",

@@ -130,6 +130,7 @@ def test_the_demo_key_is_made_once_and_private(tmp_path: Path) -> None:
     assert key.startswith("sk-")
     assert len(key) == 51
     assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
     make_key(path)
     assert path.read_text().strip() == key
 
@@ -137,7 +138,7 @@ def test_the_demo_key_is_made_once_and_private(tmp_path: Path) -> None:
 def test_the_curl_command_holds_no_key(tmp_path: Path) -> None:
     header = tmp_path / "auth-header"
     words = shlex.split(curl_command(Gateway(NAME, "10.9.8.7", tmp_path / "ca.crt", tmp_path / "key"), header))
-    assert words[:5] == ["curl", "--resolve", f"{NAME}:443:10.9.8.7", "--cacert", str(tmp_path / "ca.crt")]
+    assert words[:6] == ["curl", "-sS", "--resolve", f"{NAME}:443:10.9.8.7", "--cacert", str(tmp_path / "ca.crt")]
     assert f"@{header}" in words
     assert json.loads(words[words.index("-d") + 1])["temperature"] == 0
     assert not any(word.startswith(("sk-", "Authorization")) for word in words)
