@@ -30,6 +30,25 @@ def bring(root: Path, document: dict[str, Any]) -> Any:
     return present(store, parse_models([document]), FolderSource(root / "source"), Settings())
 
 
+def test_nobody_who_looks_all_the_time_ever_sees_a_part(tmp_path: Path) -> None:
+    files = {f"part-{number}": payload(4 << 20, number) for number in range(6)}
+    write_tree(tmp_path / "source/tiny", files)
+    published = tmp_path / "models/tiny" / REVISIONS[0][:12]
+    child = multiprocessing.get_context("fork").Process(target=bring, args=(tmp_path, model(files)))
+    child.start()
+    looks = 0
+    while child.is_alive():
+        looks += 1
+        try:
+            seen = {item.name: item.stat().st_size for item in os.scandir(published)}
+        except FileNotFoundError:
+            continue
+        assert seen == {name: len(data) for name, data in files.items()}
+    assert child.exitcode == 0
+    assert looks > 50
+    assert published.is_dir()
+
+
 def test_killed_at_any_moment_nothing_half_is_visible_and_the_next_run_converges(tmp_path: Path) -> None:
     files = {f"part-{number}": payload(4 << 20, number) for number in range(6)}
     document = model(files)
