@@ -124,13 +124,18 @@ def _outcome(query: Query, answer: Answer) -> Outcome:
 
 
 def problems(outcomes: Iterable[Outcome], may_be_empty: Collection[str] = ()) -> list[str]:
-    """One line for each query that Prometheus refused, or that found nothing outside the places in `may_be_empty`."""
+    """One line for each query that Prometheus refused, or that found nothing outside the places in `may_be_empty`.
+
+    Annotations mark events, so they may always be empty.
+    """
     found = []
     for outcome in outcomes:
         where = f"{outcome.query.dashboard} / {outcome.query.place}: {outcome.query.expression}"
         if outcome.error:
             found.append(f"{where}: {outcome.error}")
-        elif not outcome.series and outcome.query.place not in may_be_empty:
+        elif not (
+            outcome.series or outcome.query.place in may_be_empty or outcome.query.place.startswith("annotation ")
+        ):
             found.append(f"{where}: found no series")
     return found
 
