@@ -164,19 +164,23 @@ def env_values(text: str) -> dict[str, str]:
 
 
 def split_services(compose: str) -> tuple[str, dict[str, str]]:
-    """A compose text as (everything outside `services`, text of each service), without lines of comment.
+    """A compose text as (what belongs to every service, text of each service), without lines of comment.
+
+    Volumes belong to one service each, so a new engine's volume does not concern the others: they are left out.
 
     Relies on the template's form: top-level keys in column 0, each service's name alone on a line, two spaces in.
     """
     rest: list[str] = []
     blocks: dict[str, list[str]] = {}
-    inside, current = False, ""
+    section, current = "", ""
     for line in compose.splitlines():
-        if line.lstrip().startswith("#"):
+        if not line.strip() or line.lstrip().startswith("#"):
             continue  # better words are no reason to restart an engine
-        if line and not line.startswith(" "):
-            inside, current = line.rstrip() == "services:", ""
-        name = re.fullmatch(r'  "?([A-Za-z0-9_.-]+)"?:\s*', line) if inside else None
+        if not line.startswith(" "):
+            section, current = line.rstrip(), ""
+        if section == "volumes:":
+            continue
+        name = re.fullmatch(r'  "?([A-Za-z0-9_.-]+)"?:\s*', line) if section == "services:" else None
         if name:
             current = name.group(1)
             blocks[current] = []

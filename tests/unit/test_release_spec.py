@@ -106,6 +106,13 @@ def test_only_the_engine_that_changed_gets_a_new_number() -> None:
     assert "@" not in text.split("services:")[1]
 
 
+def test_another_engine_beside_it_restarts_nothing() -> None:
+    alone = wanted([engine()])
+    both = wanted([engine(), engine("other", 8102)])
+    assert both.digests["redoubt-tiny"] == alone.digests["redoubt-tiny"]
+    assert both.digest != alone.digest
+
+
 def test_a_change_of_the_network_concerns_every_engine() -> None:
     first = wanted([engine(), engine("other", 8102)])
     document = spec.manifest(first, 1, first.since({}, 1), {})
