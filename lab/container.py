@@ -154,5 +154,6 @@ def key_files(host_key: Path, client_key: Path) -> bytes:
 
 def create(client: docker.DockerClient, request: dict[str, Any], name: str) -> Container:
     """Create the container of a host; it does not run yet."""
+    # docker's own types lack this call.
     made = client.api.create_container_from_config(request, container_name(name))  # type: ignore[no-untyped-call]
     return client.containers.get(str(made["Id"]))
