@@ -195,7 +195,7 @@ def _listening(settings: dict[str, Any]) -> list[str]:
     for variable in ("gateway_http_port", "gateway_https_port", "gateway_status_port"):
         port = settings.get(variable)
         if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
-            problems.append(f"{variable}: {port!r} is no port (1 to 65535)")
+            problems.append(f"{variable}: {port!r} is no port - write a number from 1 to 65535 without quotes")
         elif port in ports:
             problems.append(f"{variable}: port {port} is {ports[port]} already")
         else:
@@ -208,7 +208,7 @@ def _numbers(settings: dict[str, Any]) -> list[str]:
     for variable, least in LEAST.items():
         value = settings.get(variable, least)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            problems.append(f"{variable}: {value!r} must be a whole number, {least} or more")
+            problems.append(f"{variable}: {value!r} must be a whole number without quotes, {least} or more")
     days, early = (settings.get(f"gateway_tls_{name}_days") for name in ("certificate", "renew"))
     if isinstance(days, int) and isinstance(early, int) and early >= days:
         problems.append(f"gateway_tls_renew_days: {early} is not below gateway_tls_certificate_days ({days})")

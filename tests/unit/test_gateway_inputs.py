@@ -70,7 +70,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("gateway_status_port", 0, "no port"),
     ("gateway_max_body_size", "0", "no size above 0"),
     ("gateway_max_body_size", "32 MB", "no size above 0"),
-    ("gateway_stream_timeout", 60, "600 or more"),
+    ("gateway_stream_timeout", 60, "without quotes, 600 or more"),
     ("gateway_tls_renew_days", 400, "not below gateway_tls_certificate_days"),
 ]
 
