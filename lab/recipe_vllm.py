@@ -94,6 +94,8 @@ def tree(target: Path, report: Report, stop: threading.Event) -> Path:
         info = target / f"vllm-{VERSION}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(METADATA, encoding="utf-8")
+        for path in target.glob("*.dist-info/RECORD"):
+            path.write_text(without_programs(path.read_text(encoding="utf-8")), encoding="utf-8")
         # Most of these files is what a debugger would read.
         libraries = [str(path) for path in sorted((target / "vllm").glob("*.so"))]
         run(["strip", "--strip-debug", *libraries], what="making vLLM's libraries smaller", timeout=120, stop=stop)
@@ -102,6 +104,11 @@ def tree(target: Path, report: Report, stop: threading.Event) -> Path:
         command += ["-s", str(target), "-p", f"/{SITE}", str(target)]
         run(command, what="compiling vLLM's Python files", timeout=600, stop=stop)
     return target
+
+
+def without_programs(record: str) -> str:
+    """A package's list of files without its programs: they are left out, and differ with the path of pip's Python."""
+    return "".join(line for line in record.splitlines(keepends=True) if not line.startswith("../../bin/"))
 
 
 def unpack(archive: Path, target: Path, report: Report) -> Path:

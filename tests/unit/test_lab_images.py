@@ -138,6 +138,13 @@ def test_the_revision_is_the_content(tmp_path: Path) -> None:
     assert recipe_model.record("m", "apache-2.0", recipe_model.manifest(tmp_path)).revision != one.revision
 
 
+def test_lists_of_files_do_not_depend_on_where_pip_ran() -> None:
+    lines = ["../../bin/hf,sha256={},215\n", "huggingface_hub/__init__.py,sha256=abc,10\n", "x/bin/y,sha256=d,1\n"]
+    one, other = ("".join(lines).format(digest) for digest in ("kS8W", "6qsq"))
+    assert one != other
+    assert recipe_vllm.without_programs(one) == recipe_vllm.without_programs(other) == "".join(lines[1:])
+
+
 def test_torch_for_gpus_is_refused() -> None:
     recipe_vllm.refuse_gpu_build("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n")
     with pytest.raises(LabError, match="built for GPUs"):
