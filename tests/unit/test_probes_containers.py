@@ -17,7 +17,7 @@ def test_a_container_that_is_not_running_is_named() -> None:
 
 def test_a_container_on_an_older_image_is_seen() -> None:
     stale = ContainerState("web", "running", "0", "t", "sha256:aa", "sha256:bb")
-    assert "runs sha256:aa, its image's name now means sha256:bb" in str(stale.problem())
+    assert "runs sha256:aa, but its image's name now means sha256:bb" in str(stale.problem())
 
 
 def test_an_image_name_that_is_gone_is_seen() -> None:
