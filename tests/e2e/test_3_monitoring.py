@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+from tests.support import dashboards
 from tests.support.site import MODEL, Site
 
 
@@ -34,6 +35,20 @@ def test_all_targets_are_up(site: Site) -> None:
 
     jobs = {target["scrapePool"] for target in wait_for("target set that is all up", 90, all_up)}
     assert len(jobs) >= 5, jobs
+
+
+def test_every_query_of_the_dashboards_finds_data(site: Site) -> None:
+    for _ in range(3):
+        list(site.stream("Say hello."))  # so that there is something to see
+    ask = dashboards.ask_remotely("http://127.0.0.1:9090", lambda command: site.on(site.main, command))
+
+    deadline = time.monotonic() + 180
+    while True:
+        missing = dashboards.problems(dashboards.run(dashboards.load().values(), ask))
+        if not missing or time.monotonic() > deadline:
+            break
+        time.sleep(5)  # rates need a few scrapes
+    assert missing == []
 
 
 def test_a_stopped_engine_makes_its_alert_fire_in_alertmanager(site: Site) -> None:
