@@ -119,8 +119,7 @@ def host_image(client: docker.DockerClient, platform: str, report: Report) -> st
         for other in client.images.list(image.name):
             # An older one: it stays as long as a host uses it.
             if other.id != image.config_digest:
-                with contextlib.suppress(APIError):
-                    client.images.remove(str(other.id))
+                _untag(client, other.tags)
     return name
 
 
@@ -134,8 +133,14 @@ def remove(client: docker.DockerClient | None) -> None:
             return
         for platform in PLATFORMS:
             for image in client.images.list(f"redoubt.lab/host-{platform}"):
-                with contextlib.suppress(APIError):
-                    client.images.remove(str(image.id), force=True)
+                _untag(client, image.tags)
+
+
+def _untag(client: docker.DockerClient, tags: Iterable[str]) -> None:
+    """Remove images that no container uses, of this checkout or another."""
+    for tag in tags:
+        with contextlib.suppress(APIError):
+            client.images.remove(tag)
 
 
 def key_of(*parts: str) -> str:
