@@ -69,7 +69,7 @@ class Phases:
         table = Table("phase", box=None, pad_edge=False)
         table.add_column("seconds", justify="right")
         for name, seconds, ok in self.rows:
-            table.add_row(name if ok else f"{name} (failed)", f"{seconds:.1f}")
+            table.add_row(name if ok else f"{name} (not finished)", f"{seconds:.1f}")
         table.add_row("total", f"{sum(seconds for _, seconds, _ in self.rows):.1f}")
         return table
 
