@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--ca")
     parser.add_argument("--name")
     parser.add_argument("--address")
-    parser.add_argument("--requests", type=int, default=400)
+    parser.add_argument("--requests", type=int, default=150)  # below the burst that a key may send
     parser.add_argument("--streams", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=48)
     options = parser.parse_args()
