@@ -161,8 +161,17 @@ def _prometheus_json(url: str, query: str | None = None) -> Any:
 
 
 def _targets(check: Check) -> Answer:
-    active = _prometheus_json(check["url"] + "/api/v1/targets?state=active")["activeTargets"]
-    down = [f"{t['scrapePool']} {t['scrapeUrl']}: {t['lastError']}" for t in active if t["health"] != "up"]
+    # A Prometheus that has just started has not asked everybody yet: that is no verdict, so wait for the first scrapes.
+    deadline = time.monotonic() + check.get("patience", 60)
+    while True:
+        active = _prometheus_json(check["url"] + "/api/v1/targets?state=active")["activeTargets"]
+        pending = [t for t in active if t["health"] == "unknown"]
+        if (active and not pending) or time.monotonic() >= deadline:
+            break
+        time.sleep(2)
+    down = [
+        f"{t['scrapePool']} {t['scrapeUrl']}: {t['lastError'] or t['health']}" for t in active if t["health"] != "up"
+    ]
     failed = _prometheus_json(check["url"] + "/api/v1/query", "probe_success == 0")["result"]
     down += [f"probe of {row['metric'].get('instance')} fails" for row in failed]
     return bool(active) and not down, "; ".join(down) or f"{len(active)} targets, all up"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import socket
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from ansible.module_utils.checks import KINDS, examine
@@ -161,6 +164,40 @@ def test_a_release_link_that_leads_nowhere_is_seen(tmp_path: Path) -> None:
         "remedy": "",
         "seconds": 0,
     }
+
+
+class StubPrometheus(http.server.BaseHTTPRequestHandler):
+    """stub: answers with the healths of one target, one after another, then with the last for ever."""
+
+    healths: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        if "targets" in self.path:
+            health = self.healths.pop(0) if len(self.healths) > 1 else self.healths[0]
+            target = {"health": health, "scrapePool": "engine", "scrapeUrl": "http://e/metrics", "lastError": ""}
+            data: dict[str, Any] = {"activeTargets": [target]}
+        else:
+            data = {"result": []}
+        body = json.dumps({"data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep quiet."""
+
+
+@pytest.mark.parametrize(
+    ("healths", "ok"), [(["up"], True), (["unknown", "up"], True), (["unknown"], False), (["unknown", "down"], False)]
+)
+def test_a_target_that_was_never_asked_is_waited_for(healths: list[str], ok: bool) -> None:
+    StubPrometheus.healths = list(healths)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), StubPrometheus) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        answer = ask("targets", url=f"http://127.0.0.1:{server.server_port}", patience=3)
+        server.shutdown()
+    assert answer["ok"] is ok, answer
 
 
 def test_what_cannot_be_asked_is_not_ok() -> None:
