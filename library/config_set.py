@@ -30,6 +30,7 @@ from ansible.module_utils.config_files import (
     write_atomically,
 )
 from ansible.module_utils.probes import ask, ask_until, run
+from ansible.module_utils.run_lock import Busy, only_run
 
 DOCUMENTATION = r"""
 module: config_set
@@ -60,6 +61,7 @@ options:
     elements: dict
   timeout: {description: Seconds that the probes may take after an apply., type: int, default: 60}
   command_timeout: {description: Seconds that one command may take., type: int, default: 300}
+  lock_timeout: {description: Seconds to wait for another run on this set to end., type: int, default: 600}
   settle: {description: Seconds that units and containers must stay up after an apply., type: float, default: 2}
   state_dir: {description: Where stamps live., type: path, default: /var/lib/redoubt/config_sets}
 author: Redoubt founders
@@ -311,6 +313,7 @@ def argument_spec() -> dict[str, Any]:
         },
         "timeout": {"type": "int", "default": 60},
         "command_timeout": {"type": "int", "default": 300},
+        "lock_timeout": {"type": "int", "default": 600},
         "settle": {"type": "float", "default": 2.0},
         "state_dir": {"type": "path", "default": "/var/lib/redoubt/config_sets"},
     }
@@ -327,31 +330,43 @@ class QuietModule(AnsibleModule):  # type: ignore[misc]  # Ansible publishes no 
         self.log(f"Invoked for {self.params.get('name')}")
 
 
+def work(params: dict[str, Any], check: bool) -> dict[str, Any]:
+    """One run; returns the module's result. Raises Refused, Busy, or KeyError for an unknown owner."""
+    if check:
+        return _carry_out(Transaction(params, check), check)
+    make_directories([DesiredDirectory(params["state_dir"], 0o700, "root", "root")])
+    with only_run(Path(params["state_dir"], f".{params['name']}.lock"), params["name"], params["lock_timeout"]):
+        return _carry_out(Transaction(params, check), check)
+
+
+def _carry_out(transaction: Transaction, check: bool) -> dict[str, Any]:
+    reason = transaction.reason()
+    if reason:
+        transaction.validate()
+    if not check:
+        make_directories(transaction.desired.directories)
+    result = {
+        "changed": bool(reason or transaction.changed_directories),
+        "changed_files": transaction.changed_files,
+        "reason": reason,
+        "applied": bool(reason) and not check,
+        "restored": False,
+        "diff": transaction.diff(),  # before the live files change
+    }
+    if result["applied"]:
+        transaction.commit()
+    return result
+
+
 def main() -> None:
     """Entry point."""
     module = QuietModule(argument_spec=argument_spec(), supports_check_mode=True)
     try:
-        transaction = Transaction(module.params, module.check_mode)
-        reason = transaction.reason()
-        result: dict[str, Any] = {
-            "changed": bool(reason or transaction.changed_directories),
-            "changed_files": transaction.changed_files,
-            "reason": reason,
-            "applied": False,
-            "restored": False,
-            "diff": transaction.diff(),
-        }
-        if reason:
-            transaction.validate()
-        if module.check_mode:
-            module.exit_json(**result)
-        state_dir = DesiredDirectory(module.params["state_dir"], 0o700, "root", "root")
-        make_directories([state_dir, *transaction.desired.directories])
-        if reason:
-            transaction.commit()
-        result["applied"] = bool(reason)
+        result = work(module.params, module.check_mode)
     except Refused as error:
         module.fail_json(msg=f"{module.params['name']}: {error}", restored=error.restored)
+    except Busy as error:
+        module.fail_json(msg=str(error), restored=False)
     except KeyError as error:
         module.fail_json(msg=f"{module.params['name']}: no such user or group on this host: {error}")
     module.exit_json(**result)

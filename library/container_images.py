@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.artifacts.docker_cli import Docker, NoEngine
-from ansible.module_utils.artifacts.errors import Refusal
+from ansible.module_utils.artifacts.errors import Refusal, answer
 from ansible.module_utils.artifacts.image_list import Image, parse_images
 from ansible.module_utils.artifacts.images import (
     Settings,
@@ -25,6 +26,7 @@ from ansible.module_utils.artifacts.images import (
 )
 from ansible.module_utils.artifacts.sources import CONTROLLER
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.run_lock import Busy, only_run
 
 DOCUMENTATION = r"""
 module: container_images
@@ -64,6 +66,7 @@ options:
   ca_file: {description: Certificate authority for https; the system's when empty, type: str, default: ""}
   timeout: {description: Seconds that one image may take, type: int, default: 3600}
   state_file: {description: Ids of proved loads, type: path, default: /var/lib/redoubt/images.json}
+  lock_timeout: {description: Seconds to wait for another run on this host to end, type: int, default: 900}
   progress_file:
     {description: Where progress is written, type: path, default: /var/lib/redoubt/progress/images.json}
 author: Redoubt founders
@@ -102,24 +105,16 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
             result["failed"] = True
             result["msg"] = str(Refusal([*texts, "Run site.yml to bring these images again"]))
         return result
-    lacking = missing(docker, images, settings)
-    root = _root(docker, check) if lacking else None
-    if params["state"] == "planned":
-        refuse_small_disk(lacking, root)
-        if lacking and not check:
-            make_private(transfer)
-            refuse_small_disk(lacking, transfer)
-        archives = {image.archive or "": image.size for image in lacking}
-        needed = [
-            {"archive": name, "size": size, "folder": f"{(transfer / name).parent}/"}
-            for name, size in sorted(archives.items())
-        ]
-        return {"changed": False, "needed": needed}
-    if lacking:
-        refuse_early(lacking, source, settings, root)
-    done = {} if check else {item["ref"]: item for item in bring(docker, lacking, source, settings)}
-    if params["source"] == CONTROLLER and not check:
-        shutil.rmtree(transfer, ignore_errors=True)
+    with _alone(settings, params["lock_timeout"]):
+        lacking = missing(docker, images, settings)
+        root = _root(docker, check) if lacking else None
+        if params["state"] == "planned":
+            return {"changed": False, "needed": _needed(lacking, root, transfer, check)}
+        if lacking:
+            refuse_early(lacking, source, settings, root)
+        done = {} if check else {item["ref"]: item for item in bring(docker, lacking, source, settings)}
+        if params["source"] == CONTROLLER and not check:
+            shutil.rmtree(transfer, ignore_errors=True)
     return {
         "changed": bool(lacking),
         "images": [
@@ -129,6 +124,34 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
         "bytes": sum(item["bytes"] for item in done.values()),
         "diff": {"before": "", "after": "".join(f"{image.ref} {_identity(image)}\n" for image in lacking)},
     }
+
+
+@contextmanager
+def _alone(settings: Settings, patience: float) -> Iterator[None]:
+    """No other run brings images to this host; in check mode it does not matter. Raises Refusal."""
+    if settings.check:
+        yield
+        return
+    folder = settings.state_file.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with only_run(folder / ".images.lock", "the container images", patience):
+            yield
+    except Busy as busy:
+        raise Refusal(str(busy)) from busy
+
+
+def _needed(images: Sequence[Image], root: Path | None, transfer: Path, check: bool) -> list[dict[str, Any]]:
+    """The archives to send, and where to; there is room for them. Raises Refusal."""
+    refuse_small_disk(images, root)
+    if images and not check:
+        make_private(transfer)
+        refuse_small_disk(images, transfer)
+    archives = {image.archive or "": image.size for image in images}
+    return [
+        {"archive": name, "size": size, "folder": f"{(transfer / name).parent}/"}
+        for name, size in sorted(archives.items())
+    ]
 
 
 def _root(docker: Docker, check: bool) -> Path | None:
@@ -156,6 +179,7 @@ def main() -> None:
             "transfer_dir": {"type": "path", "default": "/var/lib/redoubt/incoming/images"},
             "ca_file": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 3600},
+            "lock_timeout": {"type": "int", "default": 900},
             "state_file": {"type": "path", "default": "/var/lib/redoubt/images.json"},
             "progress_file": {"type": "path", "default": "/var/lib/redoubt/progress/images.json"},
         },
@@ -163,17 +187,7 @@ def main() -> None:
     )
     # The client's messages are matched, so they must be in English.
     os.environ.update({"LC_ALL": "C", "LANGUAGE": "C"})
-    start = time.monotonic()
-    try:
-        result = run(module.params, module.check_mode)
-    except Refusal as refusal:
-        module.fail_json(msg=str(refusal))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'docker'}: {error.strerror or error}")
-    result["seconds"] = round(time.monotonic() - start, 2)
-    if result.get("failed"):
-        module.fail_json(**result)
-    module.exit_json(**result)
+    answer(module, run, "docker")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ description:
   - Only when a package is missing are the index refreshed and all missing packages installed, together.
   - Works in check mode on an empty host, where the index or the repository does not exist yet.
   - Files of the configuration that are already there are kept.
+  - An installation that was cut short (dpkg was interrupted) is finished first.
 options:
   packages:
     description: Names, on Debian also name=version.
@@ -152,6 +153,9 @@ class Host:
         tool = APT if self.apt else DNF
         # A failing refresh is no failure yet: the package may be in an index that is already here.
         refreshed, said = self._run([*tool, "update"]) if self.apt else (0, "")
+        if self.apt:
+            # After a power cut in an installation apt refuses to go on before this; else it has nothing to do.
+            self._run(["dpkg", "--force-confdef", "--force-confold", "--configure", "--pending"])
         status, output = self._run([*tool, "install", *packages])
         if status:
             hint = f" The index could not be refreshed before: {said[-600:]}" if refreshed else ""

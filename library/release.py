@@ -13,7 +13,8 @@ from ansible.module_utils.release_docker import Docker, DockerError
 from ansible.module_utils.release_gate import GateOptions
 from ansible.module_utils.release_run import Outcome, Refused, Transaction, drift, host_problems
 from ansible.module_utils.release_spec import SpecError, Wanted, wanted_release
-from ansible.module_utils.release_store import Store, StoreError
+from ansible.module_utils.release_store import Store
+from ansible.module_utils.run_lock import Busy
 
 DOCUMENTATION = r"""
 module: release
@@ -45,6 +46,7 @@ options:
   prompt: {description: What the proof asks., type: str, default: The capital of France is}
   completion_timeout: {description: Seconds that the proof may take., type: int, default: 120}
   crash_limit: {description: How many times an engine may end before it counts as crash-looping., type: int, default: 2}
+  lock_timeout: {description: Seconds to wait for another run on this host to end., type: int, default: 900}
 author: Redoubt founders
 """
 
@@ -84,6 +86,7 @@ def argument_spec() -> dict[str, Any]:
         "prompt": {"type": "str", "default": "The capital of France is"},
         "completion_timeout": {"type": "int", "default": 120},
         "crash_limit": {"type": "int", "default": 2},
+        "lock_timeout": {"type": "int", "default": 900},
     }
 
 
@@ -150,7 +153,7 @@ def result_of(outcome: Outcome) -> dict[str, Any]:
 
 
 def work(params: dict[str, Any], check: bool) -> dict[str, Any]:
-    """One run; returns the module's result. Raises SpecError, StoreError, DockerError or Refused."""
+    """One run; returns the module's result. Raises SpecError, Busy, DockerError or Refused."""
     store = Store(params["root"], params["state_dir"])
     docker = Docker(params["project"])
     options = GateOptions(params["prompt"], params["completion_timeout"], params["crash_limit"])
@@ -165,8 +168,7 @@ def work(params: dict[str, Any], check: bool) -> dict[str, Any]:
         return {"action": "rolled_back" if changed else "unchanged", "changed": changed, "number": target}
     if not docker.available():
         raise Refused("no Docker Engine answers on this host; run the docker role first")
-    store.prepare()
-    with store.lock():
+    with store.prepared(params["lock_timeout"]):
         transaction = Transaction(store, docker, options, params["keep"])
         if wanted is None:
             return result_of(transaction.roll_back(params["number"]))
@@ -183,7 +185,7 @@ def main() -> None:
         result = work(module.params, module.check_mode)
     except SpecError as error:
         module.fail_json(msg="\n- ".join(["Refused before anything was changed:", *error.problems]))
-    except (StoreError, DockerError, Refused) as error:
+    except (Busy, DockerError, Refused) as error:
         module.fail_json(msg=str(error))
     for text in result.pop("warnings", []):
         module.warn(text)

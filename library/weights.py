@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.artifacts.errors import Refusal
+from ansible.module_utils.artifacts.errors import Refusal, answer
 from ansible.module_utils.artifacts.manifest import parse_models
 from ansible.module_utils.artifacts.models import Settings, absent, planned, present, verified
 from ansible.module_utils.artifacts.sources import CONTROLLER, make_source
@@ -55,6 +54,7 @@ options:
   workers: {description: Files worked on at once; 0 for as many as there are cores up to 4, type: int, default: 0}
   ca_file: {description: Certificate authority for https; the system's when empty, type: str, default: ""}
   timeout: {description: Seconds without an answer from a server, type: int, default: 60}
+  lock_timeout: {description: Seconds to wait for another run on this host to end, type: int, default: 900}
 author: Redoubt founders
 """
 
@@ -90,7 +90,7 @@ seconds: {description: Time taken, type: float, returned: always}
 
 def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
     """Do what the parameters say; returns the module's result, with ``failed`` in it for a fault. Raises Refusal."""
-    store = Store(Path(params["directory"]), Path(params["state_dir"]))
+    store = Store(Path(params["directory"]), Path(params["state_dir"]), params["lock_timeout"])
     settings = Settings(
         workers=params["workers"],
         keep_revisions=params["keep_revisions"],
@@ -146,21 +146,12 @@ def main() -> None:
             "workers": {"type": "int", "default": 0},
             "ca_file": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 60},
+            "lock_timeout": {"type": "int", "default": 900},
         },
         required_if=[("state", "present", ("source",))],
         supports_check_mode=True,
     )
-    start = time.monotonic()
-    try:
-        result = run(module.params, module.check_mode)
-    except Refusal as refusal:
-        module.fail_json(msg=str(refusal))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or module.params['directory']}: {error.strerror or error}")
-    result["seconds"] = round(time.monotonic() - start, 2)
-    if result.get("failed"):
-        module.fail_json(**result)
-    module.exit_json(**result)
+    answer(module, run, module.params["directory"])
 
 
 if __name__ == "__main__":

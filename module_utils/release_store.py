@@ -12,7 +12,6 @@ Every step leaves a state from which a next run goes on. Standard library only, 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -24,9 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-
-class StoreError(Exception):
-    """The directory of releases cannot be used; the text is for the operator."""
+from ansible.module_utils.run_lock import only_run
 
 
 def file_mode(path: str) -> int:
@@ -44,6 +41,12 @@ def write_file(path: Path, text: str, mode: int) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, path)
+
+
+def _make_directory(path: Path) -> None:
+    if not path.is_dir():
+        path.mkdir(parents=True)
+        path.chmod(0o755)  # whatever the umask says
 
 
 def _sync_directory(path: Path) -> None:
@@ -73,35 +76,19 @@ class Store:
         self.state_file = Path(state) / "releases.json"
         self.progress_file = Path(state) / "progress" / "inference.json"
 
-    def prepare(self) -> None:
+    def _prepare(self) -> None:
         """Make the directories and clear away what a killed run left half written."""
-        for folder, mode in (
-            (self.root, 0o755),
-            (self.releases, 0o755),
-            (self.state_file.parent, 0o755),
-            (self.progress_file.parent, 0o755),
-        ):
-            if not folder.is_dir():
-                folder.mkdir(parents=True)
-                folder.chmod(mode)  # whatever the umask says
+        for folder in (self.releases, self.state_file.parent, self.progress_file.parent):
+            _make_directory(folder)
         for left in self.releases.glob(".staged-*"):
             shutil.rmtree(left)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Only one run at a time. Raises StoreError when another one is at work."""
-        with open(self.root / ".lock", "a+") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                handle.seek(0)
-                raise StoreError(
-                    f"another run (process {handle.read().strip() or '?'}) is working on {self.root} on this host;"
-                    " wait for it to end and run again"
-                ) from None
-            handle.truncate(0)
-            handle.write(f"{os.getpid()}\n")
-            handle.flush()
+    def prepared(self, patience: float) -> Iterator[None]:
+        """The directories are there and no other run works on them; waits `patience` seconds for one. Raises Busy."""
+        _make_directory(self.root)
+        with only_run(self.root / ".lock", str(self.root), patience):
+            self._prepare()
             yield
 
     def path(self, number: int) -> Path:

@@ -1,8 +1,10 @@
-"""The one exception of this package."""
+"""The one exception of this package, and how its modules answer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 SHOWN = 20
 
@@ -21,3 +23,21 @@ class Refusal(Exception):
 def plural(count: int, noun: str) -> str:
     """Return '1 file', '2 files'."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def answer(module: Any, run: Callable[[dict[str, Any], bool], dict[str, Any]], place: str) -> None:
+    """Do a module's work, `run(params, check)`, and answer Ansible: its result with ``seconds``, or the refusal.
+
+    `place` stands for the file in an error of the operating system that names none.
+    """
+    start = time.monotonic()
+    try:
+        result = run(module.params, module.check_mode)
+    except Refusal as refusal:
+        module.fail_json(msg=str(refusal))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or place}: {error.strerror or error}")
+    result["seconds"] = round(time.monotonic() - start, 2)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible.module_utils.run_lock import Busy, only_run
+
 from .errors import Refusal
 from .manifest import Model, parents
 from .survey import FILE_MODE, FOLDER_MODE, FileStamp, Stamp, walk
@@ -22,10 +23,11 @@ REVISION_FOLDER = re.compile(r"[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Store:
-    """Where the files of models, half-arrived ones and their stamps live."""
+    """Where the files of models, half-arrived ones and their stamps live; seconds to wait for another run there."""
 
     models: Path
     state: Path
+    patience: float = 0
 
     @property
     def incoming(self) -> Path:
@@ -70,16 +72,12 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second run away; the kernel lets go when this one dies, however it dies. Raises Refusal."""
-        descriptor = os.open(self.state / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """No other run works on the models; waits for one that does. Raises Refusal."""
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Refusal(f"another run is working on {self.models}; wait for it, then run again") from error
-            yield
-        finally:
-            os.close(descriptor)
+            with only_run(self.state / ".lock", str(self.models), self.patience):
+                yield
+        except Busy as busy:
+            raise Refusal(str(busy)) from busy
 
     def clear_staging(self, model: Model) -> None:
         """Remove from a staged revision what its manifest does not list, and every half-arrived file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,23 +14,39 @@ from tests.support.site import REPOSITORY, Site
 
 SERVER = "e2e1"
 STRANGER = "e2e2"
+VICTIM = "e2e3"
 
 
-@pytest.fixture(scope="session")
-def site() -> Iterator[Site]:
-    """A site on an empty host; removed at the end unless REDOUBT_KEEP is set."""
+@contextmanager
+def _empty_site(folder: str, main: str, *others: str) -> Iterator[Site]:
+    """A site on empty hosts; they are removed at the end unless REDOUBT_KEEP is set, then they are reused too."""
     report = PlainReport()
     images.build(report)
     keep = bool(os.environ.get("REDOUBT_KEEP"))
+    names = (main, *others)
     try:
         if not keep:
-            for name in (SERVER, STRANGER):
+            for name in names:
                 hosts.down(name)
-        made = {name: hosts.up(name, report=report) for name in (SERVER, STRANGER)}
-        place = Site(REPOSITORY / ".runs/e2e", made, SERVER)
+        made = {name: hosts.up(name, report=report) for name in names}
+        place = Site(REPOSITORY / ".runs" / folder, made, main)
         place.write(inventory.document(made.values())["_meta"]["hostvars"])
         yield place
     finally:
         if not keep:
-            for name in (SERVER, STRANGER):
+            for name in names:
                 hosts.down(name)
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """The site that most tests look at."""
+    with _empty_site("e2e", SERVER, STRANGER) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def broken_site() -> Iterator[Site]:
+    """A site whose installation is cut off again and again."""
+    with _empty_site("e2e-killed", VICTIM) as place:
+        yield place

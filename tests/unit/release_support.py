@@ -158,6 +158,7 @@ class World:
             "prompt": "The capital of France is",
             "completion_timeout": 5,
             "crash_limit": 2,
+            "lock_timeout": 900,
             **more,
         }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.run_lock import only_run
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -150,6 +151,19 @@ def test_a_first_configuration_that_fails_is_removed_again(tmp_path: Path, me: d
 def test_a_path_given_twice_is_refused(tmp_path: Path, me: dict[str, str]) -> None:
     row = {"path": str(tmp_path / "a"), "content": "", **me}
     assert "given twice" in run(tmp_path, files=[row, row])["msg"]
+
+
+def test_two_runs_on_one_set_do_not_work_beside_each_other(tmp_path: Path, me: dict[str, str]) -> None:
+    target = tmp_path / "app.conf"
+    call: dict[str, Any] = {"files": [{"path": str(target), "content": "x\n", **me}], "lock_timeout": 0}
+    (tmp_path / "state").mkdir()
+    with only_run(tmp_path / "state/.demo.lock", "demo", 0):
+        result = run(tmp_path, **call)
+        assert run(tmp_path, check=True, **call)["changed"] is True
+    assert result["failed"] is True
+    assert f"another run (process {os.getpid()}) is working on demo" in result["msg"]
+    assert not target.exists()
+    assert run(tmp_path, **call)["changed"] is True
 
 
 def test_unwanted_paths_go_and_links_come(tmp_path: Path, me: dict[str, str]) -> None:

@@ -19,10 +19,12 @@ from ansible.module_utils.artifacts.image_list import (
     parse_images,
     record,
 )
+from ansible.module_utils.run_lock import only_run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.image_archives import build
+from tests.unit.release_support import load_module
 
 A, B, C = (f"sha256:{digit * 64}" for digit in "abc")
 MEDIUM = "file:///media"
@@ -178,3 +180,26 @@ def test_archive_without_its_config_is_not_understood() -> None:
         member.size = len(data)
         archive.addfile(member, io.BytesIO(data))
     assert watch(sink.getvalue(), []).contents() is None
+
+
+def test_a_second_run_does_not_bring_images_beside_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load_module("container_images")
+    monkeypatch.setattr(module, "missing", lambda *_: [])
+    parameters = {
+        "images": [listed()],
+        "source": MEDIUM,
+        "state": "present",
+        "strict": True,
+        "transfer_dir": str(tmp_path / "incoming"),
+        "ca_file": "",
+        "timeout": 5,
+        "lock_timeout": 0,
+        "state_file": str(tmp_path / "state/images.json"),
+        "progress_file": str(tmp_path / "state/progress.json"),
+    }
+    assert module.run(parameters, False)["changed"] is False
+    with (
+        only_run(tmp_path / "state/.images.lock", "it", 0),
+        pytest.raises(Refusal, match=r"another run .* is working on the container images"),
+    ):
+        module.run(parameters, False)

@@ -19,7 +19,8 @@ from tests.unit.release_support import DIGEST, REPO, StubEngine, World, engine, 
 
 from ansible.module_utils import release_gate, release_spec  # isort: skip - found by release_support
 from ansible.module_utils.release_run import Refused  # isort: skip - found by release_support
-from ansible.module_utils.release_store import Store, StoreError  # isort: skip
+from ansible.module_utils.release_store import Store  # isort: skip
+from ansible.module_utils.run_lock import Busy  # isort: skip
 
 release = load_module("release")
 
@@ -253,11 +254,11 @@ def test_a_second_run_at_the_same_time_is_refused(world: World) -> None:
 
     def other() -> None:
         try:
-            go(world)
-        except StoreError as error:
+            go(world, lock_timeout=0)
+        except Busy as error:
             caught.append(str(error))
 
-    with store.lock():
+    with store.prepared(0):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
