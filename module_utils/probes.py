@@ -221,8 +221,9 @@ def ask(probe: dict[str, Any], settle: float = 0) -> str | None:
 def ask_until(probes: list[dict[str, Any]], timeout: float, settle: float) -> str | None:
     """Ask all probes again and again until each is good, at most `timeout` seconds in all.
 
-    Returns None, or what the first still failing probe says. Units and containers are watched for `settle`
-    seconds after everything else is good, so that a crash loop is not taken for a start.
+    Returns None, or what the first still failing probe says, with the reason if a unit or container fell. Units and
+    containers are watched for `settle` seconds after everything else is good, so that a crash loop is not taken for a
+    start.
     """
     deadline = time.monotonic() + timeout
     for probe in sorted(probes, key=_must_stay_up):
@@ -231,14 +232,16 @@ def ask_until(probes: list[dict[str, Any]], timeout: float, settle: float) -> st
             if problem is None:
                 break
             if time.monotonic() >= deadline:
-                return problem
+                reason = _fallen(probes, settle)
+                return f"{problem}; {reason}" if reason and reason != problem else problem
             time.sleep(0.3)
-    for probe in probes:
-        if _must_stay_up(probe):
-            problem = ask(probe, settle)
-            if problem:
-                return problem
-    return None
+    return _fallen(probes, settle)
+
+
+def _fallen(probes: list[dict[str, Any]], settle: float) -> str | None:
+    """What the first unit or container says that does not stay up: the reason why a port does not answer."""
+    problems = (ask(probe, settle) for probe in probes if _must_stay_up(probe))
+    return next((problem for problem in problems if problem), None)
 
 
 def _must_stay_up(probe: dict[str, Any]) -> bool:

@@ -108,9 +108,8 @@ class Site:
     def on(self, name: str, command: str, check: bool = True, timeout: int = 120) -> str:
         """Run a shell command as root on a lab host, over SSH like an operator; returns its output."""
         host = self.hosts[name]
-        options = ["-i", str(host.key_file), "-o", f"UserKnownHostsFile={host.known_hosts_file}", "-o", "BatchMode=yes"]
         done = subprocess.run(
-            ["ssh", *options, f"{host.user}@{host.address}", "sudo", "sh", "-s"],
+            ["ssh", *self._ssh_options(name), f"{host.user}@{host.address}", "sudo", "sh", "-s"],
             input=command.encode(),
             capture_output=True,
             timeout=timeout,
@@ -119,6 +118,16 @@ class Site:
         if check and done.returncode:
             raise AssertionError(f"on {name}: {command!r} ended with {done.returncode}: {done.stderr.decode()}")
         return done.stdout.decode(errors="replace")
+
+    def send(self, name: str, file: Path, path: str) -> None:
+        """Copy a file to a lab host."""
+        host = self.hosts[name]
+        target = f"{host.user}@{host.address}:{path}"
+        subprocess.run(["scp", "-q", *self._ssh_options(name), str(file), target], check=True, timeout=300)
+
+    def _ssh_options(self, name: str) -> list[str]:
+        host = self.hosts[name]
+        return ["-i", str(host.key_file), "-o", f"UserKnownHostsFile={host.known_hosts_file}", "-o", "BatchMode=yes"]
 
     def verdict(self) -> dict[str, Any]:
         """What the doctor wrote last."""

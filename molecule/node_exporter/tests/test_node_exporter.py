@@ -75,7 +75,8 @@ def test_a_stopped_container_is_started_again(host: Host, play: Play) -> None:
 def test_an_exporter_that_ends_at_once_is_red_and_the_old_one_is_back(host: Host, play: Play) -> None:
     run = play(node_exporter_extra_options=["--no-such-option"])
     assert run.status != 0
-    assert CONTAINER in run.words
+    assert f"container {CONTAINER}" in run.words
+    assert "no-such-option" in run.words
     assert "the previous configuration is back and running" in run.words
     assert figures(host)
     again = play()
