@@ -41,8 +41,8 @@ def _power(site: Site, _: int) -> None:
         ("common : Install the base packages", _control(signal.SIGINT)),
         ("docker : Install the engine and Compose", _package_tools),
         ("docker : Configure and start the engine", _control(signal.SIGKILL)),
-        ("images : controller | Load them", _power),
-        ("weights : controller | Send the files that are missing", _control(signal.SIGKILL)),
+        ("images : Bring the images", _power),
+        ("weights : Bring the weights", _control(signal.SIGKILL)),
         ("inference : Put the release into service", _control(signal.SIGTERM)),
         ("gateway : Install the gateway configuration", _control(signal.SIGKILL)),
         ("monitoring : Install the monitoring stack", _control(signal.SIGINT)),
@@ -56,7 +56,7 @@ def test_the_next_run_gets_past_where_this_one_is_cut_off(broken_site: Site, tas
             assert process.poll() is None, f"ended before {task}: {log.read_text()[-4000:]}"
             assert time.monotonic() < deadline, f"{task} was not reached: {log.read_text()[-4000:]}"
             time.sleep(0.1)
-        time.sleep(1)  # in the middle of it
+        time.sleep(0.5)  # in the middle of it
         assert process.poll() is None
         cut(broken_site, process.pid)
         process.wait(120)
