@@ -11,6 +11,8 @@ import subprocess
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.facts import ansible_collector, default_collectors
 from ansible.module_utils.facts.namespace import PrefixFactNamespace
+from ansible.module_utils.gpu.host import Host
+from ansible.module_utils.gpu.pci import count_gpus
 
 DOCUMENTATION = r"""
 module: host_facts
@@ -74,8 +76,6 @@ MINIMAL_SUBSET = (
     "ssh_pub_keys",
     "user",
 )
-NVIDIA = "0x10de"
-PCI_DEVICES = "/sys/bus/pci/devices"
 DOCKER_SECONDS = 10
 
 
@@ -90,27 +90,6 @@ def free_space(path: str) -> dict[str, object]:
     while mount != "/" and os.stat(os.path.dirname(mount)).st_dev == device:
         mount = os.path.dirname(mount)
     return {"filesystem": mount, "free_bytes": status.f_bavail * status.f_frsize}
-
-
-def count_gpus(devices: str = PCI_DEVICES) -> int | None:
-    """Return the number of NVIDIA display controllers on the PCI bus, which needs no driver; None without a bus."""
-    try:
-        names = os.listdir(devices)
-    except OSError:
-        return None
-    found = 0
-    for name in names:
-        try:
-            with open(os.path.join(devices, name, "vendor")) as file:
-                vendor = file.read().strip()
-            with open(os.path.join(devices, name, "class")) as file:
-                kind = file.read().strip()
-        except OSError:
-            continue
-        # 0x0300 is a VGA controller, 0x0302 a 3D controller: both are GPUs.
-        if vendor == NVIDIA and kind[:6] in ("0x0300", "0x0302"):
-            found += 1
-    return found
 
 
 def memory_bytes(path: str = "/proc/meminfo") -> int | None:
@@ -171,7 +150,7 @@ def main() -> None:
     facts["redoubt_host"] = {
         "cpus": len(os.sched_getaffinity(0)),
         "disks": {path: free_space(path) for path in module.params["paths"]},
-        "gpus": count_gpus(),
+        "gpus": count_gpus(Host()),
         "images": docker_images(),
         "memory_bytes": memory_bytes(),
         "weights": published_weights(module.params["models_root"]),
