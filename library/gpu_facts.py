@@ -107,16 +107,20 @@ ansible_facts:
 """
 
 
+def open_host(root: str, seconds: float) -> Host:
+    """The host under `root`; commands are run only for the running system."""
+    search = f"{os.environ.get('PATH', '')}:{ADMIN_PATH}" if os.path.realpath(root) == "/" else None
+    return Host(root, search, seconds)
+
+
 def main() -> None:
     """Gather and answer."""
     module = AnsibleModule(
         argument_spec={"root": {"type": "path", "default": "/"}, "timeout": {"type": "int", "default": 60}},
         supports_check_mode=True,
     )
-    root = module.params["root"]
-    search = f"{os.environ.get('PATH', '')}:{ADMIN_PATH}" if os.path.realpath(root) == "/" else None
-    host = Host(root, search, module.params["timeout"])
-    module.exit_json(ansible_facts={"redoubt_gpu": gather(host)})
+    facts = gather(open_host(module.params["root"], module.params["timeout"]))
+    module.exit_json(ansible_facts={"redoubt_gpu": facts})
 
 
 if __name__ == "__main__":

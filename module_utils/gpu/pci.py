@@ -8,12 +8,13 @@ from .host import Host
 from .ids import NVIDIA, NVSWITCHES, UNKNOWN, identify
 
 DEVICES = "/sys/bus/pci/devices"
-# VGA controller and 3D controller. The id of a device says nothing about vGPU's virtual functions: see `physfn`.
+# VGA controller and 3D controller. A virtual function of vGPU is of the same class; `physfn` tells it.
 GPU_CLASSES = ("0300", "0302")
 BRIDGE_CLASS = "0680"
-# From NVLink 5 on a baseboard's switches are managed over ConnectX-7 functions, which only their vital product data
-# tell from the network cards of the same id (NVIDIA Fabric Manager guide; bottlerocket's driver tool does the same).
-MANAGEMENT_IDS = ("15b3", "1021", "0207")
+# The switches of a B200 or B300 baseboard are no PCI devices. They are managed over InfiniBand functions (15b3:1021),
+# which only their vital product data tell from network cards of the same id (NVIDIA Fabric Manager user guide).
+MELLANOX = "15b3"
+INFINIBAND_CLASS = "0207"
 MANAGEMENT_MARK = b"SW_MNG"
 VPD_BYTES = 4096
 
@@ -41,7 +42,7 @@ def devices(host: Host) -> Optional[list[Device]]:
     for address in host.names(DEVICES):
         folder = f"{DEVICES}/{address}"
         vendor = _digits(host.read(f"{folder}/vendor"))
-        if vendor not in (NVIDIA, MANAGEMENT_IDS[0]) or host.exists(f"{folder}/physfn"):
+        if vendor not in (NVIDIA, MELLANOX) or host.exists(f"{folder}/physfn"):
             continue
         device = _digits(host.read(f"{folder}/device"))
         kind = _digits(host.read(f"{folder}/class"))
@@ -94,7 +95,7 @@ def management(host: Host, found: list[Device]) -> list[dict[str, Any]]:
     """A row for each function over which NVLink 5 switches are managed."""
     rows = []
     for one in found:
-        if (one.vendor, one.device, one.kind) == MANAGEMENT_IDS:
+        if one.vendor == MELLANOX and one.kind == INFINIBAND_CLASS:
             data = host.read_bytes(f"{DEVICES}/{one.address}/vpd", VPD_BYTES)
             if data is not None and MANAGEMENT_MARK in data:
                 rows.append(_place(host, one))
