@@ -67,8 +67,6 @@ class Host:
         left = self._end - time.monotonic()
         if found is None:
             return None
-        if left <= 0:
-            return Answer(None, "")
         try:
             process = subprocess.Popen(
                 [found, *arguments],

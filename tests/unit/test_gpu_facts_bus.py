@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from lab import gpu_description
-from library import gpu_facts, host_facts
+from library import gpu_facts
+from module_utils.gpu.facts import gather
 from module_utils.gpu.host import Host
 from module_utils.gpu.pci import count_gpus
 from tests.unit.gpu_support import GpuHost
@@ -112,9 +113,17 @@ def test_a_network_card_of_the_same_id_manages_no_switch(tmp_path: Path) -> None
 def test_bus_order_counts_domains_as_numbers(tmp_path: Path) -> None:
     host = GpuHost(tmp_path, "2xL40S-PCIe")
     host.description["gpus"][0]["address"] = "10000:01:00.0"
+    host.description["gpus"][1]["address"] = "2000:01:00.0"
     host.tree(None)
-    facts = host.facts()
-    assert [gpu["address"] for gpu in facts["gpus"]] == ["0000:ca:00.0", "10000:01:00.0"]
+    assert [gpu["address"] for gpu in host.facts()["gpus"]] == ["2000:01:00.0", "10000:01:00.0"]
+
+
+def test_the_subsystem_tells_products_of_one_id_apart(tmp_path: Path) -> None:
+    host = GpuHost(tmp_path, "2xL40S-PCIe")
+    host.description["gpus"][0].update(device="10de:25b6", subsystem="10de:14a9")
+    host.description["gpus"][1].update(device="10de:25b6", subsystem="10de:157e")
+    host.tree(None)
+    assert [gpu["product"] for gpu in host.facts()["gpus"]] == ["NVIDIA A16", "NVIDIA A2"]
 
 
 def test_an_unknown_numa_node(tmp_path: Path) -> None:
@@ -128,7 +137,7 @@ def test_every_host_has_the_same_shape(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     without_bus = Host(str(tmp_path / "empty"))
     assert count_gpus(without_bus) is None
-    nothing = gpu_facts.gather(without_bus)
+    nothing = gather(without_bus)
     assert nothing["pci"] is False
     (tmp_path / "full").mkdir()
     host = GpuHost(tmp_path / "full", "1xA100-MIG")
@@ -156,7 +165,3 @@ def test_commands_are_run_for_the_running_system_only(tmp_path: Path) -> None:
     assert gpu_facts.open_host("/", 1).search
     assert gpu_facts.open_host("//", 1).search
     assert gpu_facts.open_host(str(tmp_path), 1).search is None
-
-
-def test_host_facts_counts_with_the_same_code() -> None:
-    assert host_facts.count_gpus is gpu_facts.gather.__globals__["pci"].count_gpus

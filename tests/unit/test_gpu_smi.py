@@ -75,6 +75,7 @@ def test_addresses(told: str, sysfs: str) -> None:
 
 def test_messages_between_the_rows_are_no_rows() -> None:
     text = "Warning: infoROM is corrupted at gpu 0000:1B:00.0\n0, 00000000:1B:00.0\n1, nonsense\n"
+    text += "2, 00000000:2A:00.0, a cell too many\n"
     assert smi.parse_rows(text, ("index", smi.ADDRESS)) == [{"index": "0", smi.ADDRESS: "00000000:1B:00.0"}]
 
 
