@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from docker.errors import DockerException
 
-from lab import engine, hosts, images, inventory, record, ssh
+from lab import engine, gpu_description, gpus, hosts, images, inventory, record, ssh
 from lab.errors import LabError
 from lab.report import PlainReport, Report
 
@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
     build = verbs.add_parser("images", help="build what is missing: images, the model, the lock file")
     build.add_argument("name", nargs="*", help=f"only these of: {' '.join(images.UNITS)}")
     build.add_argument("--list", action="store_true", help="say what is built, and build nothing")
+    fit = verbs.add_parser("gpus", help="give a host fake GPUs and the stub NVIDIA repositories")
+    fit.add_argument("name")
+    fit.add_argument("description", choices=gpu_description.names(), help="what the host looks like: lab/gpus/")
     verbs.add_parser("inventory", help="print an Ansible inventory of the hosts")
     for verb, text in (
         ("seal", "take away a host's way out"),
@@ -95,6 +98,8 @@ def _run(options: argparse.Namespace, report: Report) -> int:
                 print(f"{unit:15} {state:8} {size / 1e6:8.0f} MB")
         else:
             print(images.build(report, options.name or None).path)
+    elif verb == "gpus":
+        gpus.fit(options.name, options.description, report)
     elif verb == "inventory":
         print(json.dumps(inventory.document(hosts.status()), indent=2))
     elif verb == "seal":

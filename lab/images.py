@@ -20,7 +20,7 @@ import docker
 import yaml
 from docker.errors import APIError, ImageNotFound
 
-from lab import archive, debian, paths, recipe_host, recipe_model, recipe_monitoring, recipe_vllm
+from lab import archive, debian, paths, recipe_host, recipe_model, recipe_monitoring, recipe_stub_nvidia, recipe_vllm
 from lab.archive import Image
 from lab.errors import LabError
 from lab.recipe_model import ModelRecord
@@ -29,8 +29,8 @@ from lab.tools import file_lock, terminable, write_private
 
 PLATFORMS = tuple(recipe_host.SUITES)
 #: What can be built, by name.
-UNITS = (*(f"host-{platform}" for platform in PLATFORMS), "monitoring", "vllm", "model")
-#: What `build` makes when not told otherwise: the second platform only on demand.
+UNITS = (*(f"host-{platform}" for platform in PLATFORMS), "monitoring", "vllm", "model", "stub-nvidia")
+#: What `build` makes when not told otherwise: the second platform and the stub repositories only on demand.
 DEFAULT = ("host-debian13", "monitoring", "vllm", "model")
 IMAGES = paths.MEDIA / "images"
 HEADER = "# What the lab has built, by digest. Written by the lab: do not edit.\n"
@@ -159,6 +159,8 @@ def key(unit: str) -> str:
         parts = [unit, _source(recipe_host), *debian.machine_options()]
     elif unit == "monitoring":
         parts = [unit, _source(recipe_monitoring)]
+    elif unit == "stub-nvidia":
+        parts = [unit, _source(recipe_stub_nvidia), *recipe_stub_nvidia.inputs()]
     elif unit == "vllm":
         parts = [unit, _source(recipe_vllm), recipe_vllm.PINS.read_text(encoding="utf-8")]
     else:
@@ -194,6 +196,8 @@ def _files(unit: str, record: dict[str, Any]) -> dict[Path, int]:
     for name, plain in record.get("models", {}).items():
         for file in plain["files"]:
             found[paths.MEDIA / "models" / name / file["path"]] = int(file["size"])
+    for name, size in record.get("files", {}).items():
+        found[paths.MEDIA / recipe_stub_nvidia.FOLDER / name] = int(size)
     return found
 
 
@@ -242,6 +246,8 @@ def _submit(pool: ThreadPoolExecutor, keys: dict[str, str], report: Report, stop
         futures.append(pool.submit(_build_model, keys["model"], site, report, stop))
     if "monitoring" in keys:
         futures.append(pool.submit(_build_monitoring, keys["monitoring"], report, stop))
+    if "stub-nvidia" in keys:
+        futures.append(pool.submit(_build_stub_nvidia, keys["stub-nvidia"], report, stop))
     for unit, unit_key in keys.items():
         if unit.startswith("host-"):
             futures.append(pool.submit(_build_host, unit, unit_key, report, stop))
@@ -256,6 +262,11 @@ def _build_host(unit: str, unit_key: str, report: Report, stop: threading.Event)
 
 def _build_monitoring(unit_key: str, report: Report, stop: threading.Event) -> None:
     _keep("monitoring", unit_key, recipe_monitoring.build(IMAGES, unit_key, paths.WORK, report, stop))
+
+
+def _build_stub_nvidia(unit_key: str, report: Report, stop: threading.Event) -> None:
+    files = recipe_stub_nvidia.build(paths.MEDIA / recipe_stub_nvidia.FOLDER, paths.WORK, report, stop)
+    write_private(_record_file("stub-nvidia"), json.dumps({"key": unit_key, "files": files}) + "\n")
 
 
 def _build_vllm(unit_key: str, site: Future[Path], root: Future[Path], report: Report) -> None:

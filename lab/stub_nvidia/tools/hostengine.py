@@ -1,0 +1,19 @@
+"""`nv-hostengine`: a process that stays; it listens nowhere."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from .host import Host
+
+
+def main(arguments: list[str] | None = None, host: Host | None = None) -> int:
+    """Stay until told to end."""
+    words = sys.argv[1:] if arguments is None else arguments
+    host = host or Host()
+    if "--version" in words:
+        print(f"Version : {host.component('dcgm')}\nstub of the Redoubt lab")
+        return 0
+    signal.pause()
+    return 0
