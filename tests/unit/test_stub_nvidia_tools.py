@@ -182,6 +182,8 @@ def test_the_package_puts_its_module_where_modinfo_looks(tmp_path: Path, capsys:
     capsys.readouterr()
     dkms.main(["status"], host)
     assert capsys.readouterr().out == f"nvidia/{DRIVER}, {kernel}, x86_64: installed\n"
+    link = host.path(f"/var/lib/dkms/nvidia/kernel-{kernel}-x86_64")
+    assert (link / "module/nvidia.ko").read_text() == "module"
     control.main(["module-removed", DRIVER], host)
     assert not host.path(f"/lib/modules/{kernel}/updates/dkms/nvidia.ko").exists()
     assert dkms.main(["status"], host) == 0

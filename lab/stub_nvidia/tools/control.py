@@ -65,11 +65,17 @@ def _fault(host: Host, words: list[str]) -> None:
 def _module(host: Host, version: str, *, installed: bool) -> None:
     """What DKMS does for the running kernel: put the module where modinfo finds it, or take it away."""
     kernel = os.uname().release
-    folder = host.path(f"/lib/modules/{kernel}")
+    folder, tree = host.path(f"/lib/modules/{kernel}"), host.path("/var/lib/dkms/nvidia")
     target = folder / "updates/dkms/nvidia.ko"
+    shutil.rmtree(tree, ignore_errors=True)
     if installed:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(host.path(f"/usr/src/nvidia-{version}/nvidia.ko"), target)
+        source = host.path(f"/usr/src/nvidia-{version}/nvidia.ko")
+        built = tree / version / kernel / "x86_64/module/nvidia.ko"
+        for copy in (target, built):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+        (tree / version / "source").symlink_to(f"/usr/src/nvidia-{version}")
+        (tree / f"kernel-{kernel}-x86_64").symlink_to(f"{version}/{kernel}/x86_64")
         print(f"stub: pretends to build nvidia/{version} for {kernel}")
     else:
         target.unlink(missing_ok=True)

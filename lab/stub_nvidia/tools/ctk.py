@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from . import flat, views
 from .host import Gpu, Host
 
@@ -19,7 +21,7 @@ KIND = "nvidia.com/gpu"
 #: What NVIDIA's toolkit writes since 1.19.
 CDI_VERSION = "0.7.0"
 DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
-LIBRARY = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"
+LIBRARY = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so"
 CONTAINER_SMI = "/usr/lib/stub-nvidia/container/nvidia-smi"
 
 
@@ -85,7 +87,14 @@ def specification(host: Host) -> dict[str, Any]:
     devices.append(_device("all", sorted({node["path"] for node in edits})))
     # These come with every device and say nothing about which.
     shared = ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools"]
-    mounts = [(LIBRARY, LIBRARY), (CONTAINER_SMI, "/usr/bin/nvidia-smi"), (views.RUN, views.RUN)]
+    # The real toolkit mounts the versioned file only, and a hook in the container makes the link.
+    library = f"{LIBRARY}.{library}"
+    mounts = [
+        (library, library),
+        (library, f"{LIBRARY}.1"),
+        (CONTAINER_SMI, "/usr/bin/nvidia-smi"),
+        (views.RUN, views.RUN),
+    ]
     return {
         "cdiVersion": CDI_VERSION,
         "kind": KIND,
@@ -119,8 +128,7 @@ def _generate(host: Host, output: str, form: str) -> int:
     except RuntimeError as error:
         print(f"nvidia-ctk: failed to generate CDI spec: {error}", file=sys.stderr)
         return 1
-    # JSON is YAML too, and the standard library writes it.
-    text = ("# stub\n" if form == "yaml" else "") + json.dumps(document, indent=2) + "\n"
+    text = "# stub\n" + yaml.safe_dump(document) if form == "yaml" else json.dumps(document, indent=2) + "\n"
     if not output:
         print(text, end="")
         return 0
@@ -136,7 +144,7 @@ def _list(host: Host) -> int:
     found = []
     for folder in DIRECTORIES:
         for path in sorted(host.path(folder).glob("*.[yj]*")):
-            document = json.loads(path.read_text(encoding="utf-8").removeprefix("# stub\n"))
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
             found += [f"{document['kind']}={device['name']}" for device in document["devices"]]
     print(f"INFO[0000] Found {len(found)} CDI devices", file=sys.stderr)
     print("\n".join(sorted(found)))

@@ -17,10 +17,13 @@ NOTHING = (
 NVLINK5_MODULES = {"mlx5_ib", "ib_umad"}
 
 
-def main(_arguments: list[str] | None = None, host: Host | None = None, *, stay: bool = True) -> int:
+def main(arguments: list[str] | None = None, host: Host | None = None, *, stay: bool = True) -> int:
     """Do the work, then stay in the background like a daemon unless told otherwise; returns the exit status."""
     host = host or Host()
     own, loaded = host.component("fabricmanager"), host.driver()
+    if "--version" in (sys.argv[1:] if arguments is None else arguments):
+        print(f"Fabric Manager version is : {own} (stub)")
+        return 0
     description = host.description()
     if loaded is None:
         print("stub nv-fabricmanager: the NVIDIA driver is not loaded", file=sys.stderr)

@@ -80,7 +80,9 @@ def main(arguments: list[str] | None = None, host: Host | None = None) -> int:
     options = _parser().parse_args(arguments)
     host = host or Host()
     if options.help_query_gpu:
-        print("stub: the fields that are played here\n" + "\n".join(sorted({*FIELDS, *ALIASES})))
+        others = {name: other for other, name in ALIASES.items()}
+        for name in FIELDS:
+            print(f'"{name}"' + (f' or "{others[name]}"' if name in others else "") + "\nstub: played on lab hosts\n")
         return 0
     library = host.component("nvml")
     if library is None:
