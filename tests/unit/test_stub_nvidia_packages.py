@@ -190,6 +190,13 @@ def test_a_pinning_package_chooses_the_whole_set(apt: Apt, repositories: Path, p
     assert {chosen[name] for name in chosen.keys() - free} == {version}, chosen
 
 
+def test_nvlink5_brings_its_fabric_of_the_pinned_branch(apt: Apt, repositories: Path) -> None:
+    _pin(apt, repositories, "nvidia-driver-pinning-580")
+    chosen = apt.choose("nvlink5-580")
+    assert chosen["nvidia-fabricmanager"] == chosen["nvidia-kernel-open-dkms"] == "580.126.20-1"
+    assert {"nvlsm", "libnvsdm", "libibumad3"} <= set(chosen)
+
+
 def test_two_pins_exclude_each_other(apt: Apt) -> None:
     done = apt.run("-s", "install", "nvidia-driver-pinning-580", "nvidia-driver-pinning-595")
     assert done.returncode != 0

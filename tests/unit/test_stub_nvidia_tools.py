@@ -112,6 +112,26 @@ def test_persistence_is_a_state_of_the_host(tmp_path: Path, capsys: Capture) -> 
     assert host.state()["persistence"] is False
 
 
+def test_only_root_changes_a_mode_but_anybody_asks(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = fitted(tmp_path, "8xH100-SXM")
+    monkeypatch.setattr(type(host), "writable", False)
+    assert smi.main(["-pm", "1"], host) == 4
+    assert "Insufficient Permissions" in capsys.readouterr().out
+    assert smi.main(["-L"], host) == 0
+    write(host, "/usr/bin/nvidia-modprobe", "")
+    state(host, loaded_driver=None)
+    assert smi.main(["-L"], host) == 9
+
+
+def test_smi_has_the_module_loaded(tmp_path: Path) -> None:
+    host = fitted(tmp_path, "8xH100-SXM", loaded=None)
+    write(host, "/usr/bin/nvidia-modprobe", "")
+    assert smi.main(["-L"], host) == 0
+    assert host.driver() == DRIVER
+
+
 # --- loading the module ---------------------------------------------------------------------------------------------
 
 

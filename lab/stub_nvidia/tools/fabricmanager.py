@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None, host: Host | None = None, *, stay: 
     if description.get("fabric") is None:
         print(NOTHING, file=sys.stderr)
         return 1
-    nvlink5 = bool(description.get("infiniband")) or not description.get("nvswitches")
+    nvlink5 = bool(description.get("infiniband"))
     ready = not nvlink5 or (host.component("nvlsm") and set(host.state()["modules"]) >= NVLINK5_MODULES)
     host.update(lambda state: state.update(fabric_manager=own if ready else None))
     views.refresh(host)

@@ -55,6 +55,11 @@ class Host:
         """Whether this is the machine itself, not a folder of a test."""
         return self.root == Path("/")
 
+    @property
+    def writable(self) -> bool:
+        """Whether this user may change the state."""
+        return os.access(self.path(STATE).parent, os.W_OK)
+
     def path(self, absolute: str) -> Path:
         """Where an absolute path of the host is."""
         return self.root / absolute.lstrip("/")

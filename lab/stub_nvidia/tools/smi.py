@@ -1,6 +1,7 @@
 """`nvidia-smi`: lists and queries the fake GPUs, with the real one's messages and exit statuses.
 
-Exit statuses: 2 invalid argument, 6 no device, 9 driver not loaded, 15 GPU lost, 18 versions differ (NVML's numbers).
+Exit statuses: 2 invalid argument, 4 no permission, 6 no device, 9 driver not loaded, 15 GPU lost,
+18 versions differ (NVML's numbers).
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def main(arguments: list[str] | None = None, host: Host | None = None) -> int:
     if library is None:
         print("NVIDIA-SMI couldn't find libnvidia-ml.so library in your system.")
         return 12
-    if host.driver() is None and host.path("/usr/bin/nvidia-modprobe").exists():
-        # As the real one does as root: it has the module loaded.
+    if host.driver() is None and host.writable and host.path("/usr/bin/nvidia-modprobe").exists():
+        # The real one has the module loaded, for any user: nvidia-modprobe is setuid there.
         driver.load(host)
         views.refresh(host)
     loaded = host.driver()
@@ -138,6 +139,9 @@ def _chosen(gpu: Gpu, words: list[str]) -> bool:
 
 
 def _set(host: Host, gpus: list[Gpu], options: argparse.Namespace) -> int:
+    if not host.writable:
+        print("Unable to change the mode: Insufficient Permissions\nTerminating early due to previous errors.")
+        return 4
     mode = options.persistence_mode
     for gpu in gpus:
         if mode is not None:
