@@ -28,7 +28,13 @@ HERE = Path(__file__).resolve().parent / "stub_nvidia"
 TABLE = HERE / "packages.yml"
 #: Below the medium; hosts see it at /media/redoubt/stub-nvidia.
 FOLDER = "stub-nvidia"
-NEEDED = {"dpkg-deb": "dpkg", "apt-ftparchive": "apt-utils", "gpg": "gpg", "gpg-agent": "gpg-agent", "gcc": "gcc"}
+NEEDED = {
+    "dpkg-deb": "dpkg",
+    "apt-ftparchive": "apt-utils",
+    "gpg": "gpg",
+    "gpg-agent": "gpg-agent",
+    "gcc": "gcc libc6-dev",
+}
 #: A kernel module's file that modinfo reads and no kernel loads.
 MODULE = '__attribute__((section(".modinfo"), used)) static const char %s[] = "%s=%s";\n'
 

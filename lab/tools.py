@@ -95,7 +95,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def require(packages: Mapping[str, str], report: Report) -> None:
     """See that programs are there, installing their Debian packages where we may.
 
-    ``packages`` maps a program (or an absolute path) to the package that brings it. Raises LabError where something
+    ``packages`` maps a program (or an absolute path) to the packages that bring it, in words. Raises LabError where one
     is missing and this user may not install it.
     """
     if not _missing(packages):
@@ -116,7 +116,7 @@ def require(packages: Mapping[str, str], report: Report) -> None:
 
 
 def _missing(packages: Mapping[str, str]) -> list[str]:
-    return sorted({package for program, package in packages.items() if find(program) is None})
+    return sorted({name for program, names in packages.items() if find(program) is None for name in names.split()})
 
 
 def find(program: str) -> str | None:

@@ -68,7 +68,7 @@ def test_health_may_be_left_to_its_defaults() -> None:
     assert found["start_period"] == "900s"
 
 
-@settings(deadline=None, max_examples=40)  # other work shares the machine
+@settings(max_examples=40)
 @given(words=st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])), max_size=6))
 def test_any_command_arrives_as_it_was_written(words: list[str]) -> None:
     found = service(engine(command=words))["command"]

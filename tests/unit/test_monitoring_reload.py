@@ -156,10 +156,19 @@ def test_apply_reloads_just_what_is_stale(url: str, folder: Path) -> None:
     assert script.main(["check", settings(folder, url)]) == 0
 
 
-def test_apply_passes_a_refusal_on(url: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_apply_passes_a_refusal_on(
+    url: str, folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_docker = tmp_path / "bin/docker"
+    stub_docker.parent.mkdir()
+    stub_docker.write_text("#!/bin/sh\necho it stopped at line 7\n")
+    stub_docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(stub_docker.parent), prepend=":")
     Pages.stubborn = True
     assert script.main(["apply", settings(folder, url)]) == 1
-    assert "failed to reload config: line 7" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "failed to reload config: line 7" in said
+    assert "its last words: it stopped at line 7" in said
 
 
 def test_the_password_is_made_once_and_only_its_user_can_read_it(
