@@ -19,7 +19,7 @@ FOLDERS = {"unit": "tests/unit", "e2e": "tests/e2e", "bench": "tests/bench"}
 #: Seconds for one job of the tier.
 LIMITS = {"lint": 600.0, "unit": 1200.0, "molecule": 1500.0, "e2e": 2400.0, "bench": 3600.0}
 #: Jobs beside each other.
-WIDTHS = {"lint": 2, "unit": 1, "molecule": 2, "e2e": 1, "bench": 1}
+WIDTHS = {"lint": 2, "unit": 1, "molecule": 2, "e2e": 2, "bench": 1}
 #: A molecule.yml with this line is run with --slow only.
 SLOW_SCENARIO = re.compile(r"^# slow\b", re.MULTILINE)
 #: This repository's own rules, as tests in tests/lint.
@@ -89,19 +89,26 @@ def jobs(choice: Choice, root: Path, folder: Path, *, slow: bool, expression: st
     tests = sorted((root / FOLDERS[choice.tier]).rglob("test_*.py"))
     if not tests:
         return []
-    targets = [FOLDERS[choice.tier]]
+    options = [] if slow or choice.tier == "bench" else ["-m", "not slow"]
+    if expression:
+        options += ["-k", expression]
     if choice.names:
         by_name = {test.stem.removeprefix("test_"): str(test.relative_to(root)) for test in tests}
         names = tuple(name.removesuffix(".py").removeprefix("test_") for name in choice.names)
-        targets = [by_name[name] for name in _named(Choice(choice.tier, names), list(by_name))]
-    argv = [sys.executable, "-m", "pytest", "-v", *targets]
-    if not slow and choice.tier != "bench":
-        argv += ["-m", "not slow"]
-    if expression:
-        argv += ["-k", expression]
-    if choice.tier == "unit" and not choice.names:
-        argv += ["-n", "2"]
-    return [_job(choice.tier, choice.tier, tuple(argv), folder)]
+        groups = {choice.tier: [by_name[name] for name in _named(Choice(choice.tier, names), list(by_name))]}
+    elif choice.tier == "e2e":
+        groups = {name: [target] for name, target in _sites(root / FOLDERS["e2e"]).items()}
+    else:
+        groups = {choice.tier: [FOLDERS[choice.tier]]}
+        options += ["-n", "2"] if choice.tier == "unit" else []
+    pytest = (sys.executable, "-m", "pytest", "-v")
+    return [_job(choice.tier, name, (*pytest, *group, *options), folder) for name, group in groups.items()]
+
+
+def _sites(folder: Path) -> dict[str, str]:
+    """What has a site of its own, and so runs beside the others: each folder and each test file of e2e."""
+    parts = sorted({test.relative_to(folder).parts[0] for test in folder.rglob("test_*.py")})
+    return {part.removesuffix(".py").removeprefix("test_"): f"{FOLDERS['e2e']}/{part}" for part in parts}
 
 
 def _named(choice: Choice, names: list[str]) -> list[str]:

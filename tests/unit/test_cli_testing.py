@@ -95,6 +95,22 @@ def test_pytest_jobs(root: Path) -> None:
     assert "not slow" not in job.argv
 
 
+def test_each_site_of_e2e_is_a_job(root: Path) -> None:
+    for name in ("site/test_1_install.py", "site/test_2_gateway.py", "test_killed.py", "test_newest.py"):
+        path = root / "tests/e2e" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = jobs(Choice("e2e"), root, root, slow=False, expression=None)
+    assert {job.name: job.argv[4] for job in found} == {
+        "site": "tests/e2e/site",
+        "killed": "tests/e2e/test_killed.py",
+        "newest": "tests/e2e/test_newest.py",
+    }
+    assert [job.log.name for job in found] == ["e2e-site.log", "e2e-killed.log", "e2e-newest.log"]
+    (chosen,) = jobs(Choice("e2e", ("newest", "2_gateway")), root, root, slow=False, expression=None)
+    assert chosen.argv[4:6] == ("tests/e2e/site/test_2_gateway.py", "tests/e2e/test_newest.py")
+
+
 def job(tmp_path: Path, name: str, script: str, limit: float = 20) -> Job:
     return Job(name, (sys.executable, "-c", script), tmp_path / f"{name}.log", limit, {"FROM_JOB": name})
 
