@@ -98,8 +98,7 @@ def require(packages: Mapping[str, str], report: Report) -> None:
     ``packages`` maps a program (or an absolute path) to the packages that bring it, in words. Raises LabError where one
     is missing and this user may not install it.
     """
-    if not _missing(packages):
-        return
+    # Under the lock from the start: while another process installs, a program may be there before what it needs.
     with file_lock("apt"):
         missing = _missing(packages)
         if not missing:
