@@ -159,7 +159,7 @@ MONITORING_PORTS = (9090, 9093, 9115)
 
 def _loopback_ports(plan: Document) -> list[int]:
     """Ports that only the host itself may reach."""
-    listeners = [*plan["engines"], *([plan["exporter"]] if plan.get("exporter") else [])]
+    listeners = [*plan["engines"], *(plan[key] for key in ("exporter", "gpu_exporter") if plan.get(key))]
     ports = [row["port"] for row in listeners if row["address"].startswith("127.")]
     return sorted({*ports, *(MONITORING_PORTS if plan.get("monitoring") else ())})
 

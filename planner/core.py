@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from planner import entries, facts, gpus
+from planner import entries, facts, gpus, watch
 from planner.document import Document, Host, Image, Lock, Model
 from planner.engines import Start
 from planner.parse import parse
@@ -15,9 +15,15 @@ from planner.registry import ENGINES, NOT_YET
 
 SCHEMA = 1
 FIRST_PORT = 8101
-EXPORTER_PORT = 9100
 # Taken on every host (SSH, gateway, monitoring): an engine there would stop another service.
-RESERVED_PORTS = {3000: "Grafana", 9090: "Prometheus", 9093: "Alertmanager", 9100: "node exporter", 9115: "blackbox"}
+RESERVED_PORTS = {
+    3000: "Grafana",
+    9090: "Prometheus",
+    9093: "Alertmanager",
+    9100: "node exporter",
+    9115: "blackbox",
+    9400: "the DCGM exporter",
+}
 MODELS_ROOT = "/srv/redoubt/models"
 MONITORING_IMAGES = ("prometheus", "alertmanager", "node_exporter", "blackbox_exporter")
 
@@ -66,6 +72,7 @@ class _Maker:
         gateway = self._gateway(this) if "gateway" in this.kinds else None
         monitoring = self._monitoring(this) if "monitoring" in this.kinds else None
         exporter = self._exporter(this)
+        gpu_exporter = self._gpu_exporter(this)
         images = [entries.image_entry(self.images[key]) for key in sorted(self.images)]
         disk = facts.disk_needs(self.document, list(self.images.values()), list(self.weights.values()), MODELS_ROOT)
         facts.check(self.document, disk, self.problems)
@@ -82,6 +89,7 @@ class _Maker:
             "gateway": gateway,
             "monitoring": monitoring,
             "exporter": exporter,
+            "gpu_exporter": gpu_exporter,
             "disk": disk,
             "warnings": list(self.problems.warnings),
         }
@@ -280,40 +288,20 @@ class _Maker:
     def _monitoring(self, host: Host) -> dict[str, Any]:
         wanted = [*MONITORING_IMAGES, *(["grafana"] if "grafana" in self.document.images else [])]
         images = {key: self._image(key) for key in wanted}
-        engines = []
-        for server in self._hosts("inference"):
-            ports = self._ports(server)
-            for model in server.models:
-                engine = ENGINES.get(model.engine)
-                if engine is not None:
-                    engines.append(
-                        {
-                            "target": self._reach(server, ports[model.where], "its engine"),
-                            "path": engine.metrics_path,
-                            "labels": {"model": model.name, "engine": model.engine, "host": server.name},
-                        }
-                    )
-        hosts = [
-            {"target": self._reach(server, EXPORTER_PORT, "its node exporter"), "labels": {"host": server.name}}
-            for server in self.document.hosts
-        ]
-        gateways = []
-        for server in self._hosts("gateway"):
-            name = server.server_name or server.address
-            port = "" if server.https_port == 443 else f":{server.https_port}"
-            gateways.append(
-                {
-                    "target": f"https://{name}{port}/healthz",
-                    # Several gateways share a name; the address says which one is meant.
-                    "address": server.address,
-                    "labels": {"host": server.name},
-                }
-            )
         return {
             "images": {"grafana": None} | {key: image.ref if image else None for key, image in images.items()},
-            "targets": {"engines": engines, "hosts": hosts, "gateways": gateways},
+            "targets": watch.targets(self.document.hosts, self.document.images, self._reach, self._ports),
         }
 
     def _exporter(self, host: Host) -> dict[str, Any]:
         image = self._image("node_exporter")
-        return {"image": image.ref if image else None, "address": host.address, "port": EXPORTER_PORT}
+        return {"image": image.ref if image else None, "address": host.address, "port": watch.EXPORTER_PORT}
+
+    def _gpu_exporter(self, host: Host) -> dict[str, Any] | None:
+        seen = self.document.facts.gpus
+        for warning in watch.gpu_warnings(host, self.document.images, seen):
+            self.problems.warn(warning)
+        if not watch.gpus_watched(host, self.document.images) or (host.gpus is None and seen == 0):
+            return None
+        image = self._image(watch.GPU_IMAGE) if host.dcgm_method == "container" else None
+        return {"image": image.ref if image else None, "address": host.address, "port": watch.GPU_PORT}

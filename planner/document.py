@@ -14,6 +14,7 @@ The document is a mapping:
         address: 127.0.0.1            # redoubt_private_address; null = not known yet (see incomplete)
         models: [...]                 # redoubt_models
         gpus: null                    # unknown | a count | a list of UUIDs
+        dcgm_method: container        # how the GPUs are watched: container | package | none
         gateway: {server_name: redoubt.lab, https_port: 443}       # null when it is no gateway
     images: {...}                     # redoubt_images
     locks: {...}                      # redoubt_model_locks
@@ -100,6 +101,7 @@ class Host:
     gpus: int | tuple[str, ...] | None
     server_name: str | None
     https_port: int
+    dcgm_method: str = "container"
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,7 @@ def host_entry(values: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any
         "address": values.get("redoubt_private_address", "127.0.0.1"),
         "models": values.get("redoubt_models") or [],
         "gpus": values.get("preflight_gpus"),
+        "dcgm_method": values.get("dcgm_method"),
         "gateway": {
             "server_name": names[0] if isinstance(names, list) and names else None,
             "https_port": values.get("gateway_https_port", 443),

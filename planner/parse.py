@@ -86,6 +86,7 @@ def _read_host(name: str, raw: Mapping[str, object], problems: Problems) -> Host
         gpus=known,
         server_name=server_name if isinstance(server_name, str) else None,
         https_port=https_port if isinstance(https_port, int) else 443,
+        dcgm_method=str(raw.get("dcgm_method") or "container"),
     )
 
 

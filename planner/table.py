@@ -23,6 +23,8 @@ def lines(plan: Mapping[str, Any]) -> list[str]:
     if plan["monitoring"] is not None:
         targets = plan["monitoring"]["targets"]
         counts = ", ".join(f"{len(targets[kind])} {kind}" for kind in ("engines", "hosts", "gateways"))
+        if targets["gpus"]:
+            counts += f", GPUs of {len(targets['gpus'])} hosts"
         grafana = "with Grafana" if plan["monitoring"]["images"]["grafana"] else "without Grafana"
         result.append(f"  monitoring: {counts}, {grafana}")
     for need in plan["disk"]:

@@ -32,6 +32,7 @@ _HOST_VARIABLES = (
     "redoubt_models",
     "redoubt_private_address",
     "preflight_gpus",
+    "dcgm_method",
     "docker_data_root",
     "gateway_server_names",
     "gateway_https_port",
