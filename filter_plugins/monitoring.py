@@ -146,6 +146,7 @@ def expected_targets(targets: Mapping[str, Sequence[Any]]) -> dict[str, int]:
     counts = {
         "engine": len(targets.get("engines") or []),
         "host": len(targets.get("hosts") or []),
+        "gpu": len(targets.get("gpus") or []),
         "gateway": gateways,
         "gateway_tcp": gateways,
         "prometheus": 1,

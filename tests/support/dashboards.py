@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "roles/monitoring/files/dashboards"
+#: Boards that are installed only where Prometheus has a job of this name.
+NEEDS = {"gpu": "gpu"}
 
 Answer = Mapping[str, Any]
 # Takes PromQL expressions, returns Prometheus's answers ({status, data | error}) in the same order.
@@ -64,6 +66,11 @@ def load(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
+def installed(jobs: Collection[str]) -> list[dict[str, Any]]:
+    """The boards that the role installs where Prometheus has these jobs."""
+    return [board for name, board in load().items() if NEEDS.get(name) is None or NEEDS[name] in jobs]
+
+
 def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
     """All panels, those inside collapsed rows included, rows excluded."""
     found: list[dict[str, Any]] = []
@@ -105,11 +112,13 @@ def substitute(expression: str, values: Mapping[str, str], interval: str = "5m")
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda match: known[match[1] or match[2]], expression)
 
 
-def run(dashboards: Iterable[Mapping[str, Any]], ask: Ask, interval: str = "5m") -> list[Outcome]:
-    """Run every query of the dashboards with all variables on All."""
+def run(
+    dashboards: Iterable[Mapping[str, Any]], ask: Ask, interval: str = "5m", chosen: Mapping[str, str] | None = None
+) -> list[Outcome]:
+    """Run every query of the dashboards with all variables on All, but for those that are `chosen`."""
     asked: list[tuple[Query, str]] = []
     for dashboard in dashboards:
-        everything = dict.fromkeys(variables(dashboard), ".*")
+        everything = {**dict.fromkeys(variables(dashboard), ".*"), **(chosen or {})}
         asked += [(query, substitute(query.expression, everything, interval)) for query in queries(dashboard)]
     answers = ask([expression for _, expression in asked])
     if len(answers) != len(asked):

@@ -75,13 +75,18 @@ SCHEMA: dict[str, Any] = {
     },
 }
 # Units that Grafana knows; a wrong one is shown as text behind the number.
-UNITS = {"short", "s", "d", "percentunit", "bytes", "Bps", "reqps", "ops"}
+UNITS = {"short", "s", "d", "percentunit", "bytes", "Bps", "reqps", "ops", "celsius", "watt", "hertz"}
 
 each = pytest.mark.parametrize("name", sorted(BOARDS))
 
 
-def test_there_are_the_two_boards() -> None:
-    assert sorted(BOARDS) == ["host", "serving"]
+def test_there_are_the_three_boards() -> None:
+    assert sorted(BOARDS) == ["gpu", "host", "serving"]
+
+
+def test_the_gpu_board_is_installed_only_where_gpus_are_watched() -> None:
+    assert [board["uid"] for board in dashboards.installed({"engine", "host"})] == ["redoubt-host", "redoubt-serving"]
+    assert "redoubt-gpu" in {board["uid"] for board in dashboards.installed({"gpu"})}
 
 
 @each
