@@ -197,7 +197,7 @@ def _prepare_lab(console: Console) -> TierResult:
     try:
         with report_for(console) as report:
             engine.ensure(report)
-            images.build(report)
+            images.build(report, images.TESTS)
     except (LabError, DockerException) as error:
         console.print(f"lab: {error}", style="bold red")
         return TierResult("lab", Counts(failed=1), time.monotonic() - start)

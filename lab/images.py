@@ -20,7 +20,17 @@ import docker
 import yaml
 from docker.errors import APIError, ImageNotFound
 
-from lab import archive, debian, paths, recipe_host, recipe_model, recipe_monitoring, recipe_stub_nvidia, recipe_vllm
+from lab import (
+    archive,
+    debian,
+    paths,
+    recipe_host,
+    recipe_model,
+    recipe_monitoring,
+    recipe_stub_dcgm,
+    recipe_stub_nvidia,
+    recipe_vllm,
+)
 from lab.archive import Image
 from lab.errors import LabError
 from lab.recipe_model import ModelRecord
@@ -29,9 +39,11 @@ from lab.tools import file_lock, terminable, write_private
 
 PLATFORMS = tuple(recipe_host.SUITES)
 #: What can be built, by name.
-UNITS = (*(f"host-{platform}" for platform in PLATFORMS), "monitoring", "vllm", "model", "stub-nvidia")
-#: What `build` makes when not told otherwise: the second platform and the stub repositories only on demand.
+UNITS = (*(f"host-{platform}" for platform in PLATFORMS), "monitoring", "stub-dcgm", "vllm", "model", "stub-nvidia")
+#: What `build` makes when not told otherwise: the second platform and the stubs only on demand.
 DEFAULT = ("host-debian13", "monitoring", "vllm", "model")
+#: What the tests need.
+TESTS = (*DEFAULT, "stub-dcgm")
 IMAGES = paths.MEDIA / "images"
 HEADER = "# What the lab has built, by digest. Written by the lab: do not edit.\n"
 
@@ -73,7 +85,7 @@ def read_lock() -> Lock:
     """What is on the medium now."""
     images: dict[str, Image] = {}
     models: dict[str, ModelRecord] = {}
-    for unit in ("vllm", "monitoring"):
+    for unit in ("vllm", "monitoring", "stub-dcgm"):
         images.update({name: Image(**plain) for name, plain in (_current(unit) or {}).get("images", {}).items()})
     for name, plain in (_current("model") or {}).get("models", {}).items():
         models[name] = ModelRecord.from_dict(name, plain)
@@ -161,6 +173,8 @@ def key(unit: str) -> str:
         parts = [unit, _source(recipe_monitoring)]
     elif unit == "stub-nvidia":
         parts = [unit, _source(recipe_stub_nvidia), *recipe_stub_nvidia.inputs()]
+    elif unit == "stub-dcgm":
+        parts = [unit, _source(recipe_stub_dcgm), *recipe_stub_dcgm.inputs()]
     elif unit == "vllm":
         parts = [unit, _source(recipe_vllm), recipe_vllm.PINS.read_text(encoding="utf-8")]
     else:
@@ -248,6 +262,8 @@ def _submit(pool: ThreadPoolExecutor, keys: dict[str, str], report: Report, stop
         futures.append(pool.submit(_build_monitoring, keys["monitoring"], report, stop))
     if "stub-nvidia" in keys:
         futures.append(pool.submit(_build_stub_nvidia, keys["stub-nvidia"], report, stop))
+    if "stub-dcgm" in keys:
+        futures.append(pool.submit(_build_stub_dcgm, keys["stub-dcgm"], report, stop))
     for unit, unit_key in keys.items():
         if unit.startswith("host-"):
             futures.append(pool.submit(_build_host, unit, unit_key, report, stop))
@@ -267,6 +283,10 @@ def _build_monitoring(unit_key: str, report: Report, stop: threading.Event) -> N
 def _build_stub_nvidia(unit_key: str, report: Report, stop: threading.Event) -> None:
     files = recipe_stub_nvidia.build(paths.MEDIA / recipe_stub_nvidia.FOLDER, paths.WORK, report, stop)
     write_private(_record_file("stub-nvidia"), json.dumps({"key": unit_key, "files": files}) + "\n")
+
+
+def _build_stub_dcgm(unit_key: str, report: Report, stop: threading.Event) -> None:
+    _keep("stub-dcgm", unit_key, recipe_stub_dcgm.build(IMAGES, unit_key, paths.WORK, report, stop))
 
 
 def _build_vllm(unit_key: str, site: Future[Path], root: Future[Path], report: Report) -> None:
