@@ -1,5 +1,12 @@
 """What the `containers` probe says of what Docker reports (a real engine is asked in the molecule scenarios)."""
 
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from module_utils import probes
 from module_utils.probes import ContainerState
 
 GOOD = ContainerState("web", "running", "0", "2026-01-01T00:00:00Z", "sha256:aa", "sha256:aa")
@@ -29,3 +36,14 @@ def test_a_restart_between_two_looks_is_a_crash_loop() -> None:
     by_time = ContainerState("web", "running", "0", "2026-01-01T00:00:09Z", "sha256:aa", "sha256:aa")
     assert "does not stay up" in str(by_count.problem(GOOD))
     assert "does not stay up" in str(by_time.problem(GOOD))
+
+
+def test_a_port_that_stays_closed_is_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "container_states", lambda _names: [ContainerState("web", "restarting")])
+    monkeypatch.setattr(probes, "_last_words", lambda _name: "its last words: no such option")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    said = probes.ask_until([{"containers": ["web"]}, {"tcp": f"127.0.0.1:{port}"}], 0, 0)
+    assert said is not None
+    assert f"127.0.0.1:{port}" in said
+    assert said.endswith("container web is restarting; its last words: no such option")
