@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from lab.recipe_stub_nvidia import compile_nvml
+from lab.recipe_stub_nvidia import NEEDED, compile_nvml
+from lab.report import QuietReport
+from lab.tools import require
 from lab.stub_nvidia.tools import fabricmanager, views
 from tests.unit.stub_nvidia_support import DRIVER, fitted, state
 
@@ -83,6 +85,7 @@ print(json.dumps(out))
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
+    require(NEEDED, QuietReport())
     compile_nvml(path, DRIVER)
     return path
 
