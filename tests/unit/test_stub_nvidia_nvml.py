@@ -13,8 +13,8 @@ import pytest
 
 from lab.recipe_stub_nvidia import NEEDED, compile_nvml
 from lab.report import QuietReport
-from lab.tools import require
 from lab.stub_nvidia.tools import fabricmanager, views
+from lab.tools import require
 from tests.unit.stub_nvidia_support import DRIVER, fitted, state
 
 VERSION_MISMATCH, GPU_IS_LOST, DRIVER_NOT_LOADED, NOT_SUPPORTED = 18, 15, 9, 3
