@@ -161,11 +161,15 @@ def _prometheus_json(url: str, query: str | None = None) -> Any:
 
 
 def _targets(check: Check) -> Answer:
-    # A Prometheus that has just started has not asked everybody yet: that is no verdict, so wait for the first scrapes.
+    # What Prometheus says of a target is as old as its last scrape: one that it has not asked yet, or that was down then
+    # and may be up again, is judged by the next scrape.
     deadline = time.monotonic() + check.get("patience", 60)
+    before: dict[str, str] | None = None
     while True:
         active = _prometheus_json(check["url"] + "/api/v1/targets?state=active")["activeTargets"]
-        pending = [t for t in active if t["health"] == "unknown"]
+        if before is None:
+            before = {t["scrapeUrl"]: t["lastScrape"] for t in active if t["health"] == "down"}
+        pending = [t for t in active if t["health"] == "unknown" or before.get(t["scrapeUrl"]) == t["lastScrape"]]
         if (active and not pending) or time.monotonic() >= deadline:
             break
         time.sleep(2)

@@ -167,15 +167,15 @@ def test_a_release_link_that_leads_nowhere_is_seen(tmp_path: Path) -> None:
 
 
 class StubPrometheus(http.server.BaseHTTPRequestHandler):
-    """stub: answers with the healths of one target, one after another, then with the last for ever."""
+    """stub: answers with the healths (HEALTH@SCRAPE) of one target, one after another, then with the last for ever."""
 
     healths: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
         if "targets" in self.path:
-            health = self.healths.pop(0) if len(self.healths) > 1 else self.healths[0]
+            health, scrape = (self.healths.pop(0) if len(self.healths) > 1 else self.healths[0]).split("@")
             target = {"health": health, "scrapePool": "engine", "scrapeUrl": "http://e/metrics", "lastError": ""}
-            data: dict[str, Any] = {"activeTargets": [target]}
+            data: dict[str, Any] = {"activeTargets": [{**target, "lastScrape": scrape}]}
         else:
             data = {"result": []}
         body = json.dumps({"data": data}).encode()
@@ -189,9 +189,18 @@ class StubPrometheus(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(
-    ("healths", "ok"), [(["up"], True), (["unknown", "up"], True), (["unknown"], False), (["unknown", "down"], False)]
+    ("healths", "ok"),
+    [
+        (["up@1"], True),
+        (["unknown@0", "up@1"], True),
+        (["unknown@0"], False),
+        (["unknown@0", "down@1"], False),
+        (["down@1", "down@1", "up@2"], True),
+        (["down@1", "down@2", "up@3"], False),
+        (["down@1"], False),
+    ],
 )
-def test_a_target_that_was_never_asked_is_waited_for(healths: list[str], ok: bool) -> None:
+def test_a_target_is_judged_by_a_scrape_that_is_not_older_than_the_question(healths: list[str], ok: bool) -> None:
     StubPrometheus.healths = list(healths)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), StubPrometheus) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
