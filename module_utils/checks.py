@@ -161,7 +161,7 @@ def _prometheus_json(url: str, query: str | None = None) -> Any:
 
 
 def _targets(check: Check) -> Answer:
-    # What Prometheus says of a target is as old as its last scrape: one that it has not asked yet, or that was down then
+    # What Prometheus says of a target is as old as its last scrape: one that was not asked yet, or that was down then
     # and may be up again, is judged by the next scrape.
     deadline = time.monotonic() + check.get("patience", 60)
     before: dict[str, str] | None = None
