@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from multiprocessing.context import ForkProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -20,13 +21,13 @@ def _hold(path: Path, taken: Event, release: Event) -> None:
         release.wait(60)
 
 
-def _holder(path: Path) -> tuple[multiprocessing.Process, Event]:
+def _holder(path: Path) -> tuple[ForkProcess, Event]:
     context = multiprocessing.get_context("fork")
     taken, release = context.Event(), context.Event()
     process = context.Process(target=_hold, args=(path, taken, release))
     process.start()
     assert taken.wait(30)
-    return process, release  # type: ignore[return-value]
+    return process, release
 
 
 def test_a_run_waits_for_the_one_before(tmp_path: Path) -> None:
