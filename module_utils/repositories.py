@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A signed APT or DNF repository, trusted by the fingerprint of its key. Standard library only, Python 3.9+.
 
-A repository is a dictionary: name, url, suite, components, key, key_url, key_fingerprints (see package_set).
+A repository is a dictionary: name, url, suite, components, key, key_url, key_fingerprints, leftovers,
+remove_leftovers (see package_set).
 """
 
 from __future__ import annotations
 
+import glob
 import re
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.config_files import snapshot
@@ -17,6 +20,8 @@ from ansible.module_utils.openpgp import armour, fingerprints
 
 FETCH_SECONDS = 30
 MODE = 0o644  # apt reads keys and sources as its own unprivileged user
+APT_SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources")
+DNF_SOURCES = ("/etc/yum.repos.d/*.repo",)
 KEY_LIMIT = 1 << 20  # no key file is a megabyte
 
 
@@ -47,14 +52,15 @@ def check_key(data: bytes, allowed: list[str], where: str) -> None:
 
 
 def apt_source(params: dict[str, Any], key_path: str) -> str:
-    """The deb822 source file."""
+    """The deb822 source file; a flat repository, whose suite is a path, has no components."""
+    flat = params["suite"].endswith("/")
     return (
         "# Ansible managed\n"
         "Types: deb\n"
         f"URIs: {params['url']}\n"
         f"Suites: {params['suite']}\n"
-        f"Components: {' '.join(params['components'])}\n"
-        f"Signed-By: {key_path}\n"
+        + ("" if flat else f"Components: {' '.join(params['components'])}\n")
+        + f"Signed-By: {key_path}\n"
     )
 
 
@@ -76,6 +82,33 @@ def paths(name: str, apt: bool) -> tuple[str, str]:
     if apt:
         return f"/etc/apt/keyrings/{name}.asc", f"/etc/apt/sources.list.d/{name}.sources"
     return f"/etc/pki/rpm-gpg/RPM-GPG-KEY-{name}", f"/etc/yum.repos.d/{name}.repo"
+
+
+def names_address(text: str, url: str) -> bool:
+    """Whether a source file's text has a source at this address; comments do not count."""
+    address = url.rstrip("/")
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return any(word.rstrip("/").rpartition("=")[2] == address for line in lines for word in line.split())
+
+
+def leftovers(params: dict[str, Any], apt: bool) -> list[str]:
+    """Source files in this repository's way: the ones given, and all others that name its address.
+
+    Raises Untrusted where there are some and they shall not be removed.
+    """
+    own = paths(params["name"], apt)[1]
+    places = APT_SOURCES if apt else DNF_SOURCES
+    found = {path for pattern in params["leftovers"] for path in glob.glob(pattern)}
+    for path in (path for pattern in places for path in glob.glob(pattern)):
+        if names_address(Path(path).read_text(encoding="utf-8", errors="replace"), params["url"]):
+            found.add(path)
+    old = sorted(found - {own})
+    if old and not params["remove_leftovers"]:
+        raise Untrusted(
+            f"{', '.join(old)}: left by an earlier installation of the repository {params['name']} ({params['url']}),"
+            " whose key it would trust otherwise than here. Nothing was changed: look at it, then remove it."
+        )
+    return old
 
 
 def fetch(url: str) -> bytes:

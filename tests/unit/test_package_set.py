@@ -5,16 +5,24 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.openpgp import armour, dearmour, fingerprints
-from ansible.module_utils.repositories import Untrusted, differing, plain
+from ansible.module_utils.package_tools import (
+    missing,
+    parse_dpkg,
+    parse_dpkg_holds,
+    parse_rpm,
+    parse_version_locks,
+)
+from ansible.module_utils.repositories import Untrusted, differing, leftovers, names_address, plain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from library.package_set import missing, parse_dpkg, parse_rpm
+from library import package_set
 
 KEY = Path(__file__).with_name("stubs") / "repository-key.asc"
 FINGERPRINT = "92D31EAF127DE3AA34EC97384BAD15CA59EB119B"
@@ -28,6 +36,12 @@ def test_dpkg_states() -> None:
         "half\tinstall reinstreq half-installed\t4\n"
     )
     assert parse_dpkg(output) == {"nginx": "1.26", "held": "2"}
+    assert parse_dpkg_holds(output) == {"held"}
+
+
+def test_rpm_locks_are_of_whole_names() -> None:
+    text = "# Added lock\nnvidia-driver-cuda-3:580.126.20-1.el9.*\n!kernel-0:5.14-1.*\n"
+    assert parse_version_locks(text, ["nvidia-driver", "nvidia-driver-cuda", "kernel"]) == {"nvidia-driver-cuda"}
 
 
 def test_rpm_says_what_is_not_installed() -> None:
@@ -36,6 +50,7 @@ def test_rpm_says_what_is_not_installed() -> None:
 
 def test_missing_names_and_versions() -> None:
     assert missing(["a", "b=2", "c=3", "d"], {"a": "1", "b": "2", "c": "4"}) == ["c=3", "d"]
+    assert missing(["a=580.9-*", "b=580.9-*"], {"a": "580.95-1", "b": "580.9-1ubuntu1"}) == ["a=580.9-*"]
 
 
 def test_fingerprint_is_the_one_that_gnupg_says() -> None:
@@ -75,6 +90,8 @@ def repository(**changes: Any) -> dict[str, Any]:
         "key": "",
         "key_url": KEY.as_uri(),
         "key_fingerprints": [FINGERPRINT],
+        "leftovers": [],
+        "remove_leftovers": False,
         **changes,
     }
 
@@ -132,3 +149,94 @@ def test_key_that_cannot_be_fetched_is_said_with_a_way_out(tmp_path: Path) -> No
 def test_check_mode_fetches_nothing(tmp_path: Path) -> None:
     files = differing(repository(key_url=(tmp_path / "none").as_uri()), apt=True, check=True)
     assert files["/etc/apt/keyrings/redoubt-unit-test.asc"] is None
+
+
+def test_flat_repository_has_no_components() -> None:
+    source = differing(repository(suite="/"), apt=True, check=True)["/etc/apt/sources.list.d/redoubt-unit-test.sources"]
+    assert source is not None
+    assert b"Suites: /\n" in source
+    assert b"Components" not in source
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("deb [signed-by=/k] https://x.org/linux/ /", True),
+        ("URIs: https://x.org/linux", True),
+        ("baseurl=https://x.org/linux", True),
+        ("# deb https://x.org/linux /", False),
+        ("deb https://x.org/linux2 /", False),
+    ],
+)
+def test_source_at_the_same_address(line: str, named: bool) -> None:
+    assert names_address(f"{line}\n", "https://x.org/linux/") is named
+
+
+def test_leftover_source_is_refused_or_given_for_removal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, stranger = tmp_path / "nvidia-docker.list", tmp_path / "same-address.list"
+    old.write_text("deb https://elsewhere.org /\n")
+    stranger.write_text(f"deb {repository()['url']}/ stable main\n")
+    monkeypatch.setattr(sys.modules[leftovers.__module__], "APT_SOURCES", (str(tmp_path / "*.list"),))
+    given = repository(leftovers=[str(tmp_path / "nvidia-*.list")])
+    with pytest.raises(Untrusted, match=f"{old}, {stranger}: left by an earlier"):
+        leftovers(given, apt=True)
+    assert leftovers({**given, "remove_leftovers": True}, apt=True) == [str(old), str(stranger)]
+    old.unlink()
+    stranger.unlink()
+    assert leftovers(given, apt=True) == []
+
+
+class StubHost:
+    """Stands for the package tools; notes what it is told to do."""
+
+    apt = True
+
+    def __init__(self, versions: dict[str, str], held: set[str]) -> None:
+        self.versions, self.held, self.told = versions, held, list[str]()
+
+    def state(self, names: list[str]) -> tuple[dict[str, str], set[str]]:
+        return {name: self.versions[name] for name in names if name in self.versions}, self.held & set(names)
+
+    def refresh(self) -> str:
+        return ""
+
+    def install(self, packages: list[str], stale: str, *, older: bool, held: bool) -> None:
+        self.told.append(f"install {' '.join(packages)} older={older} held={held}{stale}")
+        self.versions |= dict(item.split("=") for item in packages)
+
+    def hold(self, names: list[str], held: bool) -> None:
+        self.told.append(f"{'hold' if held else 'release'} {' '.join(names)}")
+        self.held = self.held | set(names) if held else self.held - set(names)
+
+
+def run(host: StubHost, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
+    monkeypatch.setattr(package_set, "Host", lambda _: host)
+    params = {"first": ["pin=2"], "packages": ["a=2", "b=2"], "conflicts": [], "hold": True, "downgrade": False}
+    return package_set.apply({**params, "repository": None, "remedy": "", "timeout": 1, **changes}, check=False)
+
+
+def test_pin_goes_first_then_one_transaction_then_the_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = StubHost({"a": "1"}, {"a"})
+    result = run(host, monkeypatch)
+    assert host.told == [
+        "install pin=2 older=False held=True",
+        "install a=2 b=2 older=False held=True",
+        "hold pin b",
+    ]
+    assert result["missing"] == ["pin=2", "a=2", "b=2"]
+    assert run(host, monkeypatch)["changed"] is False
+    assert run(host, monkeypatch, hold=False)["holds"] == ["pin", "a", "b"]
+    assert host.held == set()
+
+
+def test_dnf_releases_what_it_shall_move_and_holds_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = StubHost({"pin": "2", "a": "1", "b": "2"}, {"pin", "a", "b"})
+    host.apt = False
+    run(host, monkeypatch)
+    assert host.told == ["release a", "install a=2 older=False held=True", "hold a"]
+
+
+def test_holds_are_left_alone_unless_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = StubHost({"pin": "2", "a": "1", "b": "2"}, {"b"})
+    result = run(host, monkeypatch, hold=None)
+    assert (host.told, result["holds"]) == (["install a=2 older=False held=False"], [])
