@@ -16,8 +16,8 @@ module: gpu_facts
 short_description: What a host's NVIDIA GPUs, their driver and all that stands on it are
 description:
   - Reads the PCI bus, which needs no driver, then whatever of the driver, NVIDIA's tools and services is there.
-  - Changes nothing, and never fails because something is absent. Runs modinfo, systemctl, nvidia-ctk, nv-fabricmanager
-    and nvidia-smi, each only where it is installed; nvidia-smi two to four times.
+  - Changes nothing, and never fails because something is absent. Runs modinfo, systemctl, nvidia-ctk, nv-fabricmanager,
+    docker and nvidia-smi, each only where it is installed; nvidia-smi two to four times.
   - Needs root to see all.
 options:
   root:
@@ -97,6 +97,9 @@ ansible_facts:
             - "version: nvidia-ctk's; cdi: a list of {path, kind, version, devices, driver, stale}, one for each
               specification of NVIDIA in /etc/cdi and /run/cdi. driver is the one it was made for; stale: it is not
               the loaded one; null where either is not known."
+          type: dict
+        docker:
+          description: "version of the running Docker Engine; cdi: whether it resolves CDI devices. null without one."
           type: dict
         services:
           description:

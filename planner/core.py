@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from planner import entries, facts, gpus, watch
+from planner import container_toolkit, entries, facts, gpus, watch
 from planner.document import Document, Host, Image, Lock, Model
 from planner.engines import Start
 from planner.parse import parse
@@ -73,6 +73,7 @@ class _Maker:
         monitoring = self._monitoring(this) if "monitoring" in this.kinds else None
         exporter = self._exporter(this)
         gpu_exporter = self._gpu_exporter(this)
+        stack = self._gpu_stack(this)
         images = [entries.image_entry(self.images[key]) for key in sorted(self.images)]
         disk = facts.disk_needs(self.document, list(self.images.values()), list(self.weights.values()), MODELS_ROOT)
         facts.check(self.document, disk, self.problems)
@@ -90,6 +91,9 @@ class _Maker:
             "monitoring": monitoring,
             "exporter": exporter,
             "gpu_exporter": gpu_exporter,
+            "gpu_stack": stack,
+            "mig": bool(stack and this.mig),
+            "docker_options": container_toolkit.engine_options(legacy=this.legacy_runtime) if stack else {},
             "disk": disk,
             "warnings": list(self.problems.warnings),
         }
@@ -133,14 +137,21 @@ class _Maker:
             why = f"{host.name} serves models, but none is listed"
             self.problems.add("redoubt_models", why, "list at least one model")
         ports = self._ports(host, checked=True)
-        known = host.gpus if host.gpus is not None else self.document.facts.gpus
-        devices = gpus.assign(host.models, known, self.problems, later=self.document.facts_expected)
+        known = self._gpus(host)
+        devices = gpus.assign(host.models, known, self.problems, later=self.document.facts_expected, layout=host.mig)
         planned = []
         for model in host.models:
             entry = self._engine(host, model, ports[model.where], devices.get(model.name, ()))
             if entry is not None:
                 planned.append(entry)
         return planned
+
+    def _gpus(self, host: Host) -> int | tuple[str, ...] | None:
+        return host.gpus if host.gpus is not None else self.document.facts.gpus
+
+    def _gpu_stack(self, host: Host) -> bool:
+        """Whether the host gets what GPUs need: it serves models and has a GPU, wanted or not."""
+        return "inference" in host.kinds and bool(self._gpus(host))
 
     def _ports(self, host: Host, *, checked: bool = False) -> dict[str, int]:
         """Return each model's port by its place; where `checked`, duplicates of names and ports are noted."""

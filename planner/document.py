@@ -15,6 +15,8 @@ The document is a mapping:
         models: [...]                 # redoubt_models
         gpus: null                    # unknown | a count | a list of UUIDs
         dcgm_method: container        # how the GPUs are watched: container | package | none
+        mig: null                     # nvidia_mig_layout
+        legacy_runtime: false         # nvidia_container_toolkit_legacy_runtime
         gateway: {server_name: redoubt.lab, https_port: 443}       # null when it is no gateway
     images: {...}                     # redoubt_images
     locks: {...}                      # redoubt_model_locks
@@ -27,6 +29,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from planner.mig import Entry
 
 DOCKER_ROOT = "/var/lib/docker"
 KINDS = ("depot", "gateway", "inference", "monitoring")
@@ -99,6 +103,8 @@ class Host:
     address: str
     models: tuple[Model, ...]
     gpus: int | tuple[str, ...] | None
+    mig: tuple[Entry, ...]
+    legacy_runtime: bool
     server_name: str | None
     https_port: int
     dcgm_method: str = "container"

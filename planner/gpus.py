@@ -4,34 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from planner import mig
 from planner.document import Model
 from planner.problems import Problems
 
 
 def assign(
-    models: Sequence[Model], known: int | tuple[str, ...] | None, problems: Problems, *, later: bool = False
+    models: Sequence[Model],
+    known: int | tuple[str, ...] | None,
+    problems: Problems,
+    *,
+    later: bool = False,
+    layout: Sequence[mig.Entry] = (),
 ) -> Mapping[str, tuple[str, ...]]:
     """Return model name -> devices (indexes or UUIDs; empty = CPU).
 
     `known`: the host's GPUs as a count or as UUIDs, None = not known; then counts are numbered from 0 upwards and
     only `auto` cannot be answered, which is a problem unless the answer comes `later`. A GPU never goes to two models.
+    `layout`: MIG devices, named GPU:NUMBER, take the place of the GPUs that it divides; a model gets one at most.
     """
-    present = _names(known)
+    present = None if known is None else mig.names(layout, known)
     owners: dict[str, str] = {}
     given: dict[str, tuple[str, ...]] = {}
     for model in models:
         if isinstance(model.gpus, tuple):
             given[model.name] = _listed(model, model.gpus, known, present, owners, problems)
-    mixed = any(not device.isdecimal() for device in owners) and not isinstance(known, tuple)
+    mixed = any(_named_elsewhere(device, known) for device in owners)
     for model in models:
         if isinstance(model.gpus, int):
             given[model.name] = _counted(model, model.gpus, present, mixed, owners, problems)
     _automatic([model for model in models if model.gpus == "auto"], present, mixed, owners, given, problems, later)
+    for model in models:
+        _check_mig(model, given[model.name], problems)
     return given
 
 
-def _names(known: int | tuple[str, ...] | None) -> tuple[str, ...] | None:
-    return tuple(str(index) for index in range(known)) if isinstance(known, int) else known
+def _check_mig(model: Model, devices: Sequence[str], problems: Problems) -> None:
+    """A process uses one MIG device, the first that it sees (NVIDIA MIG user guide, "CUDA device enumeration")."""
+    if len(devices) > 1 and any(_is_mig(device) for device in devices):
+        why = f"it would get {', '.join(devices)}, and an engine can use one MIG device, alone"
+        fix = 'write 1, or name one device, such as ["0:0"]'
+        problems.add(f"{model.where}.gpus", why, fix, "auto" if model.gpus == "auto" else len(devices))
+
+
+def _named_elsewhere(device: str, known: int | tuple[str, ...] | None) -> bool:
+    """Whether a device's name tells nothing of its place, so that it might be counted a second time."""
+    return device.startswith("MIG-") or not (device.replace(":", "").isdecimal() or isinstance(known, tuple))
+
+
+def _is_mig(device: str) -> bool:
+    return device.startswith("MIG-") or ":" in device
 
 
 def _listed(
@@ -47,7 +69,9 @@ def _listed(
     for gpu in wanted:
         # One name per GPU: an index of a host whose UUIDs are known is written as the UUID.
         device = known[int(gpu)] if isinstance(known, tuple) and gpu.isdecimal() and int(gpu) < len(known) else gpu
-        missing = present is not None and device not in present and (device.isdecimal() or isinstance(known, tuple))
+        # UUIDs of MIG devices are only known once the driver has made them.
+        by_place = device.replace(":", "").isdecimal() or (isinstance(known, tuple) and not device.startswith("MIG-"))
+        missing = present is not None and device not in present and by_place
         if missing:
             problems.add(where, f"the host has no GPU {gpu}", f"name GPUs of {_listing(present)}", list(wanted))
         elif device in owners:

@@ -143,6 +143,8 @@ def host_entry(values: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any
         "models": values.get("redoubt_models") or [],
         "gpus": values.get("preflight_gpus"),
         "dcgm_method": values.get("dcgm_method"),
+        "mig": values.get("nvidia_mig_layout"),
+        "legacy_runtime": values.get("nvidia_container_toolkit_legacy_runtime", False),
         "gateway": {
             "server_name": names[0] if isinstance(names, list) and names else None,
             "https_port": values.get("gateway_https_port", 443),

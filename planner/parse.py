@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from planner import fields
+from planner import fields, mig
 from planner.document import DOCKER_ROOT, KINDS, Document, Facts, Gpus, Host, Image, Lock, Model, Resources
 from planner.problems import Problems
 
@@ -84,6 +84,8 @@ def _read_host(name: str, raw: Mapping[str, object], problems: Problems) -> Host
         address=address if isinstance(address, str) else "",
         models=tuple(models),
         gpus=known,
+        mig=mig.parse(raw.get("mig"), problems),
+        legacy_runtime=raw.get("legacy_runtime") is True,
         server_name=server_name if isinstance(server_name, str) else None,
         https_port=https_port if isinstance(https_port, int) else 443,
         dcgm_method=str(raw.get("dcgm_method") or "container"),

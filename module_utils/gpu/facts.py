@@ -15,6 +15,7 @@ def gather(host: Host) -> dict[str, Any]:
     nvidia = driver.driver(host)
     above = {
         "toolkit": toolkit.toolkit(host, nvidia["loaded"]),
+        "docker": toolkit.docker(host),
         "services": toolkit.services(host),
         "fabric_manager": toolkit.fabric_manager_version(host),
     }

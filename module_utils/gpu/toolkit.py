@@ -1,4 +1,4 @@
-"""What stands on the driver: the container toolkit with its CDI specifications, and NVIDIA's services."""
+"""What stands on the driver: container toolkit, CDI specifications, the engine that reads them, NVIDIA's services."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ def toolkit(host: Host, loaded: Optional[str]) -> dict[str, Any]:
     match = re.search(r"version\s+v?(\d\S*)", answer.text) if answer is not None else None
     specs = [spec for folder in CDI_FOLDERS for spec in _specs(host, folder, loaded)]
     return {"version": match.group(1) if match else None, "cdi": specs}
+
+
+def docker(host: Host) -> dict[str, Any]:
+    """The running engine's version, and whether it resolves CDI devices; None where no engine answers."""
+    answer = host.run("docker", "info", "--format", "{{json .}}")
+    # Warnings of the client stand on lines of their own.
+    lines = answer.text.splitlines() if answer is not None and answer.code == 0 else []
+    try:
+        about = json.loads(next((line for line in lines if line.startswith("{")), "{}"))
+    except ValueError:
+        about = {}
+    version = about.get("ServerVersion")
+    return {"version": version, "cdi": bool(about.get("CDISpecDirs")) if version else None}
 
 
 def services(host: Host) -> dict[str, Optional[dict[str, Any]]]:

@@ -33,6 +33,8 @@ _HOST_VARIABLES = (
     "redoubt_private_address",
     "preflight_gpus",
     "dcgm_method",
+    "nvidia_mig_layout",
+    "nvidia_container_toolkit_legacy_runtime",
     "docker_data_root",
     "gateway_server_names",
     "gateway_https_port",

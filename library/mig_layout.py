@@ -1,0 +1,178 @@
+#!/usr/bin/python
+# Copyright: Redoubt contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: GPUs divided by MIG as declared."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.gpu.facts import gather
+from ansible.module_utils.gpu.host import ADMIN_PATH, Host
+from ansible.module_utils.gpu.mig import User, container_users, differing, process_users, using
+from ansible.module_utils.probes import run
+
+DOCUMENTATION = r"""
+module: mig_layout
+short_description: Divide GPUs by MIG as declared, never under somebody's work
+description:
+  - Asks nvidia-mig-parted whether the GPUs are as declared; if so, nothing is done.
+  - If not, looks for containers and processes on the GPUs that are to change. Any is a refusal, unless O(drain) allows
+    to stop engines, which the serve playbook brings back. Others are never stopped.
+  - Stops the given services, applies the layout, asks again, and starts the services again whatever happened.
+options:
+  parts:
+    description: "mig-parted's list, each {devices: [index], mig-enabled, mig-devices}."
+    type: list
+    elements: dict
+    required: true
+  drain: {description: Stop the engines that use these GPUs., type: bool, default: false}
+  services: {description: Units that hold GPUs open and may be stopped for the change., type: list, elements: str, default: []}
+  timeout: {description: Seconds for the change., type: int, default: 480}
+author: Redoubt contributors
+"""
+
+EXAMPLES = r"""
+- name: Divide the second GPU into seven
+  mig_layout:
+    parts: [{devices: [1], mig-enabled: true, mig-devices: {1g.10gb: 7}}]
+"""
+
+RETURN = r"""
+changed_gpus: {description: Indexes of the GPUs that were (or in check mode would be) divided anew., type: list, returned: always}
+drained: {description: Containers that were stopped., type: list, returned: always}
+"""
+
+PARTED = "nvidia-mig-parted"
+CONFIG = "redoubt"
+STOP_SECONDS = 150  # more than an engine's streams may take to end
+
+
+class Refused(Exception):
+    """The layout cannot be; the text is for the operator."""
+
+
+def output(command: list[str], seconds: int = 60) -> str:
+    """What a command prints; raises Refused where it fails, for who cannot be asked may be busy."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except FileNotFoundError:
+        return ""
+    except subprocess.TimeoutExpired:
+        raise Refused(f"'{' '.join(command)}' did not end within {seconds} s") from None
+    if done.returncode:
+        raise Refused(f"'{' '.join(command)}' ended with {done.returncode}: {(done.stdout + done.stderr).strip()[-800:]}")
+    return done.stdout
+
+
+def users(gpus: list[dict[str, Any]]) -> list[User]:
+    """Everybody on the host who uses a GPU."""
+    ids = output(["docker", "ps", "--quiet"]).split()
+    inspected = json.loads(output(["docker", "inspect", *ids])) if ids else []
+    query = ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid,process_name", "--format=csv,noheader"]
+    return [*container_users(inspected, gpus), *process_users(output(query), gpus)]
+
+
+class Layout:
+    """The declared layout in a file of its own, as mig-parted wants it."""
+
+    def __init__(self, parts: list[dict[str, Any]], folder: str) -> None:
+        self.file = os.path.join(folder, "mig.json")
+        with open(self.file, "w", encoding="utf-8") as stream:
+            json.dump({"version": "v1", "mig-configs": {CONFIG: parts}}, stream)
+
+    def run(self, verb: str, seconds: int) -> tuple[int, str]:
+        """Exit status and words of mig-parted."""
+        status, said = run([PARTED, verb, "-f", self.file, "-c", CONFIG], seconds)
+        return int(status), str(said)
+
+
+def drain(busy: list[User], allowed: bool, indexes: list[int]) -> list[str]:
+    """Stop the engines among the users; returns their names. Raises Refused where somebody else is there.
+
+    A process in an engine's container is in the list of processes too, so processes are judged after the engines ended.
+    """
+    engines = [user.name for user in busy if user.engine]
+    others = [user.name for user in busy if not user.engine and not (engines and user.name.startswith("process "))]
+    which = ", ".join(str(index) for index in indexes)
+    if others:
+        raise Refused(
+            f"GPU {which} is in use by {', '.join(others)}, and MIG cannot change under it. Nothing was changed."
+            " Stop it, then run again."
+        )
+    if engines and not allowed:
+        raise Refused(
+            f"GPU {which} is in use by {', '.join(engines)}. Nothing was changed. Set nvidia_mig_drain: true for this run"
+            " to stop these engines (the serve playbook brings them back), or take the GPU out of nvidia_mig_layout."
+        )
+    if engines:
+        output(["docker", "stop", f"--time={STOP_SECONDS}", *engines], STOP_SECONDS + 60)
+    return engines
+
+
+def change(params: dict[str, Any], layout: Layout, gpus: list[dict[str, Any]], indexes: list[int]) -> list[str]:
+    """Free the GPUs and divide them; returns the containers that were stopped. Raises Refused."""
+    active = [unit for unit in params["services"] if run(["systemctl", "is-active", "--quiet", unit], 20)[0] == 0]
+    drained = drain(using(users(gpus), indexes), params["drain"], indexes)
+    try:
+        if active:
+            output(["systemctl", "stop", *active], 120)
+        left = using(users(gpus), indexes)
+        if left:
+            raise Refused(f"still in use by {', '.join(user.name for user in left)}: stop it, then run again")
+        status, said = layout.run("apply", params["timeout"])
+        if status:
+            raise Refused(f"{PARTED} apply ended with {status}: {said[-1500:]}")
+        status, said = layout.run("assert", 60)
+        if status:
+            raise Refused(f"{PARTED} applied the layout, yet the GPUs are not as declared: {said[-800:]}")
+    finally:
+        for unit in active:
+            run(["systemctl", "start", unit], 120)
+    return drained
+
+
+def work(params: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Do what the module's documentation says and return its result. Raises Refused."""
+    every = [index for part in params["parts"] for index in part["devices"]]
+    with tempfile.TemporaryDirectory(prefix="redoubt-mig-") as folder:
+        layout = Layout(params["parts"], folder)
+        status, said = layout.run("assert", 60)
+        if status == 127 and check:
+            return {"changed": True, "changed_gpus": every, "drained": []}
+        if status == 127:
+            raise Refused(f"{PARTED} is not installed: run the role nvidia_mig, which installs it")
+        if status == 0:
+            return {"changed": False, "changed_gpus": [], "drained": []}
+        gpus = gather(Host("/", f"{os.environ.get('PATH', '')}:{ADMIN_PATH}", 60))["gpus"]
+        # What mig-parted says counts; that no difference is seen here only means that all of its GPUs may change.
+        indexes = differing(gpus, params["parts"]) or every
+        drained = [] if check else change(params, layout, gpus, indexes)
+    return {"changed": True, "changed_gpus": indexes, "drained": drained}
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "parts": {"type": "list", "elements": "dict", "required": True},
+            "drain": {"type": "bool", "default": False},
+            "services": {"type": "list", "elements": "str", "default": []},
+            "timeout": {"type": "int", "default": 480},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = work(module.params, module.check_mode)
+    except Refused as error:
+        module.fail_json(msg=f"MIG: {error}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
