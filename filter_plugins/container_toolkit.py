@@ -34,6 +34,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
+            "container_toolkit_engines": container_toolkit.engines,
             "container_toolkit_packages": container_toolkit.packages,
             "container_toolkit_refusal": container_toolkit_refusal,
         }

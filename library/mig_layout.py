@@ -32,7 +32,11 @@ options:
     elements: dict
     required: true
   drain: {description: Stop the engines that use these GPUs., type: bool, default: false}
-  services: {description: Units that hold GPUs open and may be stopped for the change., type: list, elements: str, default: []}
+  services:
+    description: Units that hold GPUs open and may be stopped for the change.
+    type: list
+    elements: str
+    default: []
   timeout: {description: Seconds for the change., type: int, default: 480}
 author: Redoubt contributors
 """
@@ -44,7 +48,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-changed_gpus: {description: Indexes of the GPUs that were (or in check mode would be) divided anew., type: list, returned: always}
+changed_gpus:
+  description: Indexes of the GPUs that were (or in check mode would be) divided anew.
+  type: list
+  returned: always
 drained: {description: Containers that were stopped., type: list, returned: always}
 """
 
@@ -66,7 +73,9 @@ def output(command: list[str], seconds: int = 60) -> str:
     except subprocess.TimeoutExpired:
         raise Refused(f"'{' '.join(command)}' did not end within {seconds} s") from None
     if done.returncode:
-        raise Refused(f"'{' '.join(command)}' ended with {done.returncode}: {(done.stdout + done.stderr).strip()[-800:]}")
+        raise Refused(
+            f"'{' '.join(command)}' ended with {done.returncode}: {(done.stdout + done.stderr).strip()[-800:]}"
+        )
     return done.stdout
 
 
@@ -107,8 +116,9 @@ def drain(busy: list[User], allowed: bool, indexes: list[int]) -> list[str]:
         )
     if engines and not allowed:
         raise Refused(
-            f"GPU {which} is in use by {', '.join(engines)}. Nothing was changed. Set nvidia_mig_drain: true for this run"
-            " to stop these engines (the serve playbook brings them back), or take the GPU out of nvidia_mig_layout."
+            f"GPU {which} is in use by {', '.join(engines)}. Nothing was changed. Set nvidia_mig_drain: true for this"
+            " run to stop these engines (the serve playbook brings them back), or leave the GPU out of"
+            " nvidia_mig_layout."
         )
     if engines:
         output(["docker", "stop", f"--time={STOP_SECONDS}", *engines], STOP_SECONDS + 60)
@@ -142,7 +152,7 @@ def work(params: dict[str, Any], check: bool) -> dict[str, Any]:
     every = [index for part in params["parts"] for index in part["devices"]]
     with tempfile.TemporaryDirectory(prefix="redoubt-mig-") as folder:
         layout = Layout(params["parts"], folder)
-        status, said = layout.run("assert", 60)
+        status, _ = layout.run("assert", 60)
         if status == 127 and check:
             return {"changed": True, "changed_gpus": every, "drained": []}
         if status == 127:

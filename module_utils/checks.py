@@ -27,6 +27,7 @@ from ansible.module_utils.artifacts.models import Settings, verified
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.config_files import load_snapshots, snapshot
 from ansible.module_utils.gateway_checks import GATEWAY_KINDS
+from ansible.module_utils.gpu.checks import GPU_KINDS
 from ansible.module_utils.probes import ask, http_request, run
 
 Check = Dict[str, Any]
@@ -221,6 +222,7 @@ KINDS: Dict[str, Callable[[Check], Answer]] = {
     "release": _release,
     "weights": _weights,
     **GATEWAY_KINDS,
+    **GPU_KINDS,
 }
 
 

@@ -44,6 +44,19 @@ def engine_options(*, legacy: bool) -> dict[str, Any]:
     return {**CDI_OPTIONS, **LEGACY_OPTIONS} if legacy else dict(CDI_OPTIONS)
 
 
+def engines(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what is proved by a container each: the engines of a plan that have GPUs, with their verified image."""
+    return [
+        {
+            "name": engine["name"],
+            "image": engine["image"]["config_digest"] or engine["image"]["ref"],
+            "devices": engine["devices"],
+        }
+        for engine in plan["engines"]
+        if engine["devices"]
+    ]
+
+
 def number(version: str) -> tuple[int, ...]:
     """Return the numbers that a version begins with: 26.1.5+dfsg1 is (26, 1, 5)."""
     match = re.match(r"\d+(?:\.\d+)*", version)

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 from planner.problems import Problems
 
-CONFIG = "redoubt"
 _PROFILE = re.compile(r"(?P<base>(?P<compute>[1-7])g\.[1-9]\d*gb)(?:[+-][a-z.]+)?")
 
 
@@ -207,8 +206,3 @@ def parts(layout: Sequence[Entry], count: int) -> list[dict[str, Any]]:
         else {"devices": [gpu], "mig-enabled": False}
         for gpu, devices in sorted(wanted(layout, count).items())
     ]
-
-
-def document(layout: Sequence[Entry], count: int) -> dict[str, Any]:
-    """Return mig-parted's configuration file; its one configuration is named by CONFIG."""
-    return {"version": "v1", "mig-configs": {CONFIG: parts(layout, count)}}

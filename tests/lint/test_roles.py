@@ -25,6 +25,7 @@ ALLOWED_HOSTS = {
     "download.nvidia.com": "not fetched from: named in a text",
     "example.com": "reserved for examples",
     "example.org": "reserved for examples",
+    "nvidia.github.io": "NVIDIA's own repository, a default that a variable replaces",
     "wiki.mozilla.org": "source of the TLS profiles, in a comment",
 }
 URL = re.compile(r"https?://([^\s/:\"'<>\\)\]`,;}]+)")

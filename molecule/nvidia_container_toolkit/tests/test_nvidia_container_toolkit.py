@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from testinfra.host import Host
 
-from lab import gpus, hosts
+from lab import gpu_description, gpus, hosts
 from planner.container_toolkit import PACKAGES
 from tests.support.plays import Play
 
@@ -95,7 +96,7 @@ def test_seven_of_eight_gpus_in_the_container_is_refused(host: Host, play: Play)
 
 
 def test_planned_gpu_that_left_the_host_is_refused(host: Host, play: Play) -> None:
-    last = gpus.gpu_description.load("8xH100-SXM")["gpus"][7]["address"]
+    last = gpu_description.load("8xH100-SXM")["gpus"][7]["address"]
     gpus.set_faults(NAME, missing_gpus=[last])
     run = play()
     gpus.set_faults(NAME, missing_gpus=None)
@@ -104,8 +105,17 @@ def test_planned_gpu_that_left_the_host_is_refused(host: Host, play: Play) -> No
     assert "planned, but no device of this host: 7 (there are: 0, 1, 2, 3, 4, 5, 6)" in run.words
 
 
+@pytest.fixture
+def old_source(host: Host) -> Iterator[None]:
+    """What NVIDIA's instructions of some years ago left: the same address, another key."""
+    key = "signed-by=/usr/share/keyrings/cuda-archive-keyring.gpg"
+    host.check_output(f"echo 'deb [{key}] file:/opt/stub-nvidia/libnvidia-container/stable/deb/amd64 /' > %s", OLD)
+    yield
+    host.check_output("rm -f %s", OLD)
+
+
+@pytest.mark.usefixtures("old_source")
 def test_old_sources_are_refused_or_removed(host: Host, play: Play) -> None:
-    host.check_output("echo 'deb file:/opt/stub-nvidia/libnvidia-container/stable/deb/amd64 /' > %s", OLD)
     # What APT itself says: it reads no source at all.
     assert "Conflicting values set for option Signed-By" in host.run("apt-get update").stderr
     run = play()
