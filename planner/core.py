@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from planner import container_toolkit, entries, facts, gpus, watch
+from planner import container_toolkit, entries, facts, gpus, mig, watch
 from planner.document import Document, Host, Image, Lock, Model
 from planner.engines import Start
 from planner.parse import parse
@@ -138,6 +138,8 @@ class _Maker:
             self.problems.add("redoubt_models", why, "list at least one model")
         ports = self._ports(host, checked=True)
         known = self._gpus(host)
+        if self.document.facts.gpu_rows:
+            mig.check(host.mig, self.document.facts.gpu_rows, self.problems)
         devices = gpus.assign(host.models, known, self.problems, later=self.document.facts_expected, layout=host.mig)
         planned = []
         for model in host.models:

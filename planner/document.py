@@ -114,7 +114,8 @@ class Host:
 class Facts:
     """What was seen on the host itself; None = not known.
 
-    disks: path -> (filesystem, free bytes); images: identifiers of images that Docker has; weights: published folders.
+    disks: path -> (filesystem, free bytes); images: identifiers of images that Docker has; weights: published folders;
+    gpu_rows: what gpu_facts says of each GPU, empty = not known.
     """
 
     system: str | None = None
@@ -126,6 +127,7 @@ class Facts:
     disks: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     images: frozenset[str] = frozenset()
     weights: frozenset[str] = frozenset()
+    gpu_rows: tuple[Mapping[str, object], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -208,4 +208,5 @@ def _facts(raw: object) -> Facts:
         disks=disks,
         images=words("images"),
         weights=words("weights"),
+        gpu_rows=tuple(rows) if isinstance(rows := raw.get("gpu_rows"), list | tuple) else (),
     )

@@ -150,6 +150,13 @@ def test_wrong_layout_is_refused_with_the_plan() -> None:
     assert "nvidia_mig_layout[0].gpus" in planned([1], [{"gpus": 0, "devices": {}}])[1]
 
 
+def test_layout_that_the_hosts_gpus_cannot_have_is_refused_with_the_plan(h100: dict[str, Any]) -> None:
+    site = {"h1": host(model(gpus=1), gpus=8, mig=on(1, {"1g.5gb": 7}))}
+    facts = {"gpus": 8, "gpu_rows": h100["gpus"]}
+    _, problems = evaluate(document(site, facts=facts))
+    assert [problem.where for problem in problems] == ["nvidia_mig_layout, GPU 1"]
+
+
 def test_plan_says_what_the_host_needs() -> None:
     made, _ = evaluate(document({"h1": host(model(gpus=1), gpus=2, mig=HALVES)}))
     assert made is not None

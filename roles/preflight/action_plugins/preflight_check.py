@@ -248,6 +248,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
             "system": known.get("distribution"),
             "version": known.get("distribution_version"),
             "architecture": known.get("architecture"),
+            "gpu_rows": (known.get("redoubt_gpu") or {}).get("gpus"),
             **own,
         }
         return dict(_plain(facts))
