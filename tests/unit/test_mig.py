@@ -142,7 +142,8 @@ def test_devices_that_are_refused(gpus: list[Any], said: str) -> None:
     assert said in planned(gpus, HALVES)[1]
 
 
-def test_mig_device_by_uuid_is_believed() -> None:
+def test_mig_device_by_uuid_is_believed_but_not_counted_past() -> None:
+    assert "counts cannot be combined" in planned([["MIG-1"], 1], HALVES, ["GPU-a", "GPU-b"])[1]
     assert planned([["MIG-1"]], HALVES, ["GPU-a", "GPU-b"]) == ([["MIG-1"]], "")
 
 
@@ -189,6 +190,7 @@ def test_containers_by_what_they_were_given(h100: dict[str, Any]) -> None:
             container("uuid", **cdi(gpus[4]["uuid"])),
             container("slice", {"redoubt.engine": "vllm"}, **cdi("5:1")),
             container("everything", **cdi("all")),
+            container("unknown", **cdi("3", "GPU-of-yesterday")),
             container("legacy", Runtime="nvidia"),
             container("count", DeviceRequests=[{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]),
             container("node", Devices=[{"PathOnHost": "/dev/nvidia6"}, {"PathOnHost": "/dev/nvidiactl"}]),
@@ -196,10 +198,11 @@ def test_containers_by_what_they_were_given(h100: dict[str, Any]) -> None:
         gpus,
     )
     assert {user.name: sorted(user.gpus) for user in found} == {
-        "index": [3], "uuid": [4], "slice": [5], "everything": [], "legacy": [], "count": [], "node": [6],
+        "index": [3], "uuid": [4], "slice": [5], "node": [6],
+        "everything": [], "unknown": [], "legacy": [], "count": [],
     }  # fmt: skip
     assert [user.name for user in found if user.engine] == ["slice"]
-    assert [user.name for user in using(found, [5])] == ["slice", "everything", "legacy", "count"]
+    assert [user.name for user in using(found, [5])] == ["slice", "everything", "unknown", "legacy", "count"]
 
 
 def test_processes(h100: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ def test_role_reloads_no_units_without_need(host: Host, play: Play) -> None:
     host.check_output("systemctl daemon-reload")
     before = int(host.check_output(count))
     assert before > 0  # the count would see one
-    run = play()
+    run = play("toolkit.yml")
     assert (run.status, run.changed) == (0, 0)
     assert int(host.check_output(count)) == before
 
@@ -70,14 +70,14 @@ def test_role_reloads_no_units_without_need(host: Host, play: Play) -> None:
 def test_stale_specification_is_written_anew(host: Host, play: Play) -> None:
     host.check_output("sed -i 's/580[.]126[.]20/580.95.05/' %s", SPEC)
     assert "580.95.05" in host.file(SPEC).content_string
-    run = play()
+    run = play("toolkit.yml")
     assert (run.status, run.changed) == (0, 1)
     assert "580.95.05" not in host.file(SPEC).content_string
 
 
 def test_stale_specification_by_hand_is_refused(host: Host, play: Play) -> None:
     host.check_output("mkdir -p /etc/cdi && sed 's/580[.]126[.]20/580.95.05/' %s > /etc/cdi/old.yaml", SPEC)
-    run = play()
+    run = play("toolkit.yml")
     there = host.file("/etc/cdi/old.yaml").exists
     host.check_output("rm /etc/cdi/old.yaml")
     assert run.status != 0
@@ -88,7 +88,7 @@ def test_stale_specification_by_hand_is_refused(host: Host, play: Play) -> None:
 def test_seven_of_eight_gpus_in_the_container_is_refused(host: Host, play: Play) -> None:
     # The specification names GPU 7, yet gives another one's node: nobody but the proof can see that.
     host.check_output("sed -i 's#/dev/nvidia7$#/dev/nvidia6#' %s", SPEC)
-    run = play()
+    run = play("toolkit.yml")
     host.check_output("systemctl restart nvidia-cdi-refresh.service")
     assert run.status != 0
     assert "the proof container of large" in run.words
@@ -98,7 +98,7 @@ def test_seven_of_eight_gpus_in_the_container_is_refused(host: Host, play: Play)
 def test_planned_gpu_that_left_the_host_is_refused(host: Host, play: Play) -> None:
     last = gpu_description.load("8xH100-SXM")["gpus"][7]["address"]
     gpus.set_faults(NAME, missing_gpus=[last])
-    run = play()
+    run = play("toolkit.yml")
     gpus.set_faults(NAME, missing_gpus=None)
     host.check_output("systemctl restart nvidia-cdi-refresh.service")
     assert run.status != 0
@@ -118,17 +118,17 @@ def old_source(host: Host) -> Iterator[None]:
 def test_old_sources_are_refused_or_removed(host: Host, play: Play) -> None:
     # What APT itself says: it reads no source at all.
     assert "Conflicting values set for option Signed-By" in host.run("apt-get update").stderr
-    run = play()
+    run = play("toolkit.yml")
     assert run.status != 0
     assert OLD in run.words
     assert "left by an earlier installation" in run.words
-    assert play(nvidia_container_toolkit_remove_old_sources=True).status == 0
+    assert play("toolkit.yml", nvidia_container_toolkit_remove_old_sources=True).status == 0
     assert not host.file(OLD).exists
     host.check_output("apt-get update")
 
 
 def test_too_old_version_is_refused_before_anything_changes(host: Host, play: Play) -> None:
-    run = play(nvidia_container_toolkit_version="1.17.8")
+    run = play("toolkit.yml", nvidia_container_toolkit_version="1.17.8")
     assert run.status != 0
     assert "nvidia_container_toolkit_version" in run.words
     assert "write 1.18.0 or newer" in run.words
@@ -136,10 +136,10 @@ def test_too_old_version_is_refused_before_anything_changes(host: Host, play: Pl
 
 
 def test_another_version_moves_all_four_together(host: Host, play: Play, engine: str) -> None:
-    assert play(nvidia_container_toolkit_version="1.19.0").status == 0
+    assert play("toolkit.yml", nvidia_container_toolkit_version="1.19.0").status == 0
     assert versions(host) == {"1.19.0-1"}
     assert seen(host, engine) == 2  # packages reload units
-    assert play().status == 0
+    assert play("toolkit.yml").status == 0
     assert versions(host) == {"1.20.0-1"}
 
 

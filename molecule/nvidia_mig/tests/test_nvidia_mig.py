@@ -58,16 +58,16 @@ def test_cdi_names_the_devices_and_a_container_sees_one(host: Host) -> None:
 def test_change_by_hand_is_put_right(host: Host, play: Play) -> None:
     host.check_output("nvidia-smi -i 1 -mig 0")
     assert layout(host) == {0: DECLARED[0]}
-    run = play()
+    run = play("mig.yml")
     assert run.status == 0
     assert layout(host) == DECLARED
-    assert play().changed == 0
+    assert play("mig.yml").changed == 0
 
 
 def test_busy_gpu_is_refused_and_another_one_does_not_matter(host: Host, play: Play) -> None:
     start(host, "guest", "1:0")
     start(host, "elsewhere", "5")
-    run = play(nvidia_mig_layout=OTHER, nvidia_mig_drain=True)
+    run = play("mig.yml", nvidia_mig_layout=OTHER, nvidia_mig_drain=True)
     assert run.status != 0
     assert "GPU 1 is in use by guest, and MIG cannot change under it. Nothing was changed" in run.words
     assert layout(host) == DECLARED
@@ -77,16 +77,16 @@ def test_busy_gpu_is_refused_and_another_one_does_not_matter(host: Host, play: P
 def test_engine_is_drained_only_when_allowed(host: Host, play: Play) -> None:
     start(host, "redoubt-small", "1:0", "--label redoubt.engine=vllm", "--init")
     start(host, "redoubt-large", "5", "--label redoubt.engine=vllm")
-    run = play(nvidia_mig_layout=OTHER)
+    run = play("mig.yml", nvidia_mig_layout=OTHER)
     assert run.status != 0
     assert "GPU 1 is in use by redoubt-small" in run.words
     assert "nvidia_mig_drain: true" in run.words
     assert layout(host) == DECLARED
-    assert play(nvidia_mig_layout=OTHER, nvidia_mig_drain=True).status == 0
+    assert play("mig.yml", nvidia_mig_layout=OTHER, nvidia_mig_drain=True).status == 0
     assert layout(host) == {0: DECLARED[0], 1: {"7g.80gb": 1}}
     assert host.check_output("docker ps --format '{{.Names}}'") == "redoubt-large"
     assert "nvidia.com/gpu=1:1" not in host.check_output("nvidia-ctk cdi list").split()
-    assert play().status == 0
+    assert play("mig.yml").status == 0
     assert layout(host) == DECLARED
 
 
@@ -98,7 +98,7 @@ def test_engine_is_drained_only_when_allowed(host: Host, play: Play) -> None:
     ],
 )
 def test_layout_that_cannot_be_is_refused(host: Host, play: Play, devices: dict[str, int], said: str) -> None:
-    run = play(nvidia_mig_layout=[{"gpus": [2], "devices": devices}])
+    run = play("mig.yml", nvidia_mig_layout=[{"gpus": [2], "devices": devices}])
     assert run.status != 0
     assert said in run.words
     assert layout(host) == DECLARED
