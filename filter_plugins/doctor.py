@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from planner.container_toolkit import PACKAGES
+from planner import gpu_checks
 
 Check = dict[str, Any]
 Document = dict[str, Any]
@@ -62,35 +62,6 @@ def _weights_check(engine: Document, manifests: dict[str, Document], deep: bool)
     }
 
 
-def _gpu_checks(plan: Document) -> list[Check]:
-    devices = [device for engine in plan["engines"] for device in engine["devices"]]
-    checks: list[Check] = [
-        {
-            "id": "gpus.cdi",
-            "kind": "cdi",
-            "devices": devices,
-            "remedy": "Run 'systemctl restart nvidia-cdi-refresh', compare 'nvidia-ctk cdi list' with 'nvidia-smi -L',"
-            " then run the host playbook.",
-        },
-        {
-            "id": "gpus.toolkit",
-            "kind": "one_version",
-            "packages": list(PACKAGES),
-            "remedy": "Run the host playbook: it installs all four in one version and holds them.",
-        },
-    ]
-    if plan["mig"]:
-        checks.append(
-            {
-                "id": "gpus.mig",
-                "kind": "mig",
-                "path": "/etc/redoubt/mig/config.yaml",
-                "remedy": "Run the host playbook; it says who uses a GPU that is to be divided anew.",
-            }
-        )
-    return checks
-
-
 def _monitoring_checks(url: str) -> list[Check]:
     return [
         {
@@ -121,7 +92,7 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
         checks += _engine_checks(engine)
         checks.append(_weights_check(engine, manifests, settings["deep"]))
     if plan.get("gpu_stack"):
-        checks += _gpu_checks(plan)
+        checks += gpu_checks.checks(plan)
     if plan["engines"]:
         checks.append(
             {

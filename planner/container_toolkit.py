@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from planner.document import Host
 from planner.problems import Problems
 
 PACKAGES = (
@@ -42,6 +43,19 @@ def packages(version: str) -> list[str]:
 def engine_options(*, legacy: bool) -> dict[str, Any]:
     """Return the toolkit's share of Docker's daemon.json."""
     return {**CDI_OPTIONS, **LEGACY_OPTIONS} if legacy else dict(CDI_OPTIONS)
+
+
+def entry(host: Host, gpus: int | tuple[str, ...] | None) -> dict[str, Any]:
+    """Return the plan's part: whether the host gets what GPUs need, whether they are divided, Docker's options.
+
+    A host that serves models and has GPUs gets all of it, whether a model uses them yet or not.
+    """
+    stack = "inference" in host.kinds and bool(gpus)
+    return {
+        "gpu_stack": stack,
+        "mig": stack and bool(host.mig),
+        "docker_options": engine_options(legacy=host.legacy_runtime) if stack else {},
+    }
 
 
 def engines(plan: Mapping[str, Any]) -> list[dict[str, Any]]:

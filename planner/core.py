@@ -73,7 +73,6 @@ class _Maker:
         monitoring = self._monitoring(this) if "monitoring" in this.kinds else None
         exporter = self._exporter(this)
         gpu_exporter = self._gpu_exporter(this)
-        stack = self._gpu_stack(this)
         images = [entries.image_entry(self.images[key]) for key in sorted(self.images)]
         disk = facts.disk_needs(self.document, list(self.images.values()), list(self.weights.values()), MODELS_ROOT)
         facts.check(self.document, disk, self.problems)
@@ -91,9 +90,7 @@ class _Maker:
             "monitoring": monitoring,
             "exporter": exporter,
             "gpu_exporter": gpu_exporter,
-            "gpu_stack": stack,
-            "mig": bool(stack and this.mig),
-            "docker_options": container_toolkit.engine_options(legacy=this.legacy_runtime) if stack else {},
+            **container_toolkit.entry(this, self._gpus(this)),
             "disk": disk,
             "warnings": list(self.problems.warnings),
         }
@@ -150,10 +147,6 @@ class _Maker:
 
     def _gpus(self, host: Host) -> int | tuple[str, ...] | None:
         return host.gpus if host.gpus is not None else self.document.facts.gpus
-
-    def _gpu_stack(self, host: Host) -> bool:
-        """Whether the host gets what GPUs need: it serves models and has a GPU, wanted or not."""
-        return "inference" in host.kinds and bool(self._gpus(host))
 
     def _ports(self, host: Host, *, checked: bool = False) -> dict[str, int]:
         """Return each model's port by its place; where `checked`, duplicates of names and ports are noted."""
