@@ -24,7 +24,8 @@ description:
   - Asks nvidia-mig-parted whether the GPUs are as declared; if so, nothing is done.
   - If not, looks for containers and processes on the GPUs that are to change. Any is a refusal, unless O(drain) allows
     to stop engines, which the serve playbook brings back. Others are never stopped.
-  - Stops the given services, applies the layout, asks again, and starts the services again whatever happened.
+  - Stops the given services and containers, applies the layout, asks again, has the CDI specification written anew, and
+    starts services and containers again whatever happened.
 options:
   parts:
     description: "mig-parted's list, each {devices: [index], mig-enabled, mig-devices}."
@@ -34,6 +35,11 @@ options:
   drain: {description: Stop the engines that use these GPUs., type: bool, default: false}
   services:
     description: Units that hold GPUs open and may be stopped for the change.
+    type: list
+    elements: str
+    default: []
+  containers:
+    description: Containers that hold GPUs open and may be stopped for the change, such as an exporter.
     type: list
     elements: str
     default: []
@@ -57,6 +63,7 @@ drained: {description: Containers that were stopped., type: list, returned: alwa
 
 PARTED = "nvidia-mig-parted"
 CONFIG = "redoubt"
+REFRESH = "nvidia-cdi-refresh.service"
 STOP_SECONDS = 150  # more than an engine's streams may take to end
 
 
@@ -128,10 +135,15 @@ def drain(busy: list[User], allowed: bool, indexes: list[int]) -> list[str]:
 def change(params: dict[str, Any], layout: Layout, gpus: list[dict[str, Any]], indexes: list[int]) -> list[str]:
     """Free the GPUs and divide them; returns the containers that were stopped. Raises Refused."""
     active = [unit for unit in params["services"] if run(["systemctl", "is-active", "--quiet", unit], 20)[0] == 0]
-    drained = drain(using(users(gpus), indexes), params["drain"], indexes)
+    everybody = users(gpus)
+    helpers = [user.name for user in everybody if user.name in params["containers"]]
+    busy = [user for user in using(everybody, indexes) if user.name not in helpers]
+    drained = drain(busy, params["drain"], indexes)
     try:
         if active:
             output(["systemctl", "stop", *active], 120)
+        if helpers:
+            output(["docker", "stop", *helpers], 120)
         left = using(users(gpus), indexes)
         if left:
             raise Refused(f"still in use by {', '.join(user.name for user in left)}: stop it, then run again")
@@ -142,8 +154,12 @@ def change(params: dict[str, Any], layout: Layout, gpus: list[dict[str, Any]], i
         if status:
             raise Refused(f"{PARTED} applied the layout, yet the GPUs are not as declared: {said[-800:]}")
     finally:
+        # Not there where nobody uses CDI; a container that is started must not get what was there before.
+        run(["systemctl", "restart", REFRESH], 120)
         for unit in active:
             run(["systemctl", "start", unit], 120)
+        for name in helpers:
+            run(["docker", "start", name], 120)
     return drained
 
 
@@ -173,6 +189,7 @@ def main() -> None:
             "parts": {"type": "list", "elements": "dict", "required": True},
             "drain": {"type": "bool", "default": False},
             "services": {"type": "list", "elements": "str", "default": []},
+            "containers": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 480},
         },
         supports_check_mode=True,

@@ -15,6 +15,7 @@ PARTS = [{"devices": [1], "mig-enabled": True, "mig-devices": {"1g.10gb": 7}}]
 ENGINE = User("redoubt-small", True, frozenset({1}))
 ITS_PROCESS = User("process 7 (VLLM::Worker)", False, frozenset({1}))
 GUEST = User("guest", False, frozenset())
+EXPORTER = User("exporter", False, frozenset())
 ELSEWHERE = User("elsewhere", False, frozenset({2}))
 
 
@@ -56,7 +57,14 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubHost:
 
 
 def work(check: bool = False, **params: Any) -> dict[str, Any]:
-    given = {"parts": PARTS, "drain": False, "services": ["nvidia-dcgm.service"], "timeout": 9, **params}
+    given = {
+        "parts": PARTS,
+        "drain": False,
+        "services": ["nvidia-dcgm.service"],
+        "containers": ["exporter"],
+        "timeout": 9,
+        **params,
+    }
     found: dict[str, Any] = mig_layout.work(given, check)
     return found
 
@@ -64,6 +72,7 @@ def work(check: bool = False, **params: Any) -> dict[str, Any]:
 ASSERT = "nvidia-mig-parted assert -f mig.json -c redoubt"
 APPLY = "nvidia-mig-parted apply -f mig.json -c redoubt"
 ACTIVE = "systemctl is-active --quiet nvidia-dcgm.service"
+REFRESH = "systemctl restart nvidia-cdi-refresh.service"
 STOP, START = "systemctl stop nvidia-dcgm.service", "systemctl start nvidia-dcgm.service"
 
 
@@ -76,7 +85,15 @@ def test_as_declared_nothing_is_done(host: StubHost) -> None:
 def test_order_of_a_change(host: StubHost) -> None:
     host.users = [[ELSEWHERE], [ELSEWHERE]]
     assert work() == {"changed": True, "changed_gpus": [1], "drained": []}
-    assert host.asked == [ASSERT, ACTIVE, STOP, APPLY, ASSERT, START]
+    assert host.asked == [ASSERT, ACTIVE, STOP, APPLY, ASSERT, REFRESH, START]
+
+
+def test_exporter_steps_aside(host: StubHost) -> None:
+    host.users = [[EXPORTER], []]
+    assert work()["drained"] == []
+    assert host.asked == [
+        ASSERT, ACTIVE, STOP, "docker stop exporter", APPLY, ASSERT, REFRESH, START, "docker start exporter",
+    ]  # fmt: skip
 
 
 def test_check_mode_only_asks(host: StubHost) -> None:
