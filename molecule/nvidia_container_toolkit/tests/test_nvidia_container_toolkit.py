@@ -31,8 +31,8 @@ def engine(host: Host) -> str:
     """A running container with two GPUs, started as an engine is: it comes back by itself."""
     host.run("docker rm -f engine")
     host.check_output(
-        "docker run -d --name engine --restart unless-stopped --device nvidia.com/gpu=0 --device nvidia.com/gpu=5"
-        " local/busybox:1 /bin/sleep 1000000"
+        "docker run -d --init --name engine --restart unless-stopped"
+        " --device nvidia.com/gpu=0 --device nvidia.com/gpu=5 local/busybox:1 /bin/sleep 99999"
     )
     return "engine"
 

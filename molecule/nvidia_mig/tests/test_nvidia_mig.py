@@ -33,7 +33,7 @@ DECLARED = {0: {"1g.10gb": 7}, 1: {"3g.40gb": 1, "1g.10gb": 4}}
 def start(host: Host, name: str, device: str, *more: str) -> None:
     words = " ".join(more)
     host.check_output(
-        f"docker run -d --name {name} --device nvidia.com/gpu={device} {words} local/busybox:1 /bin/sleep 1000000"
+        f"docker run -d --init --name {name} --device nvidia.com/gpu={device} {words} local/busybox:1 /bin/sleep 99999"
     )
 
 
@@ -75,7 +75,7 @@ def test_busy_gpu_is_refused_and_another_one_does_not_matter(host: Host, play: P
 
 
 def test_engine_is_drained_only_when_allowed(host: Host, play: Play) -> None:
-    start(host, "redoubt-small", "1:0", "--label redoubt.engine=vllm", "--init")
+    start(host, "redoubt-small", "1:0", "--label redoubt.engine=vllm")
     start(host, "redoubt-large", "5", "--label redoubt.engine=vllm")
     run = play("mig.yml", nvidia_mig_layout=OTHER)
     assert run.status != 0
