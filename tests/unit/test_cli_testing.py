@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from cli import testing
 from cli.jobs import Job, JobResult, run_jobs, tail_of
 from cli.junit import Counts, counts_of, read
 from cli.playbooks import UsageError
@@ -215,3 +218,27 @@ def test_the_verb_refuses_an_unknown_name(tmp_path: Path) -> None:
     done = redoubt_test("--only", "unit:cli_playbook", env={"REDOUBT_RUNS": str(tmp_path)})
     assert done.returncode == 2
     assert "did you mean `cli_playbooks`?" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("tiers", "order"),
+    [
+        (("lint", "unit", "e2e"), ["lint", "lab", "unit", "e2e"]),
+        (("lint", "unit"), ["lint", "unit"]),
+    ],
+)
+def test_the_lab_is_there_before_the_unit_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiers: tuple[str, ...], order: list[str]
+) -> None:
+    seen: list[str] = []
+
+    def tier(name: str) -> testing.TierResult:
+        seen.append(name)
+        return testing.TierResult(name, Counts(passed=1))
+
+    monkeypatch.setattr(testing, "_prepare_lab", lambda _console: tier("lab"))
+    monkeypatch.setattr(testing, "_tier", lambda choice, *_: tier(choice.tier))
+    monkeypatch.setattr(testing, "_lab_left_as_found", lambda _console: nullcontext())
+    planned = [(Choice(name), [job(tmp_path, name, "")]) for name in tiers]
+    assert testing._test(planned, tmp_path, Console(quiet=True)) == 0
+    assert seen == order
