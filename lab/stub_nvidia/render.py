@@ -157,6 +157,7 @@ def _scripts(row: Mapping[str, Any], name: str, version: str) -> dict[str, str]:
     steps += _unit_steps(row.get("enable", ()), start=row.get("start", True))
     if row.get("enable"):
         units = " ".join(row["enable"])
+        # A unit that cannot be stopped must not keep its package from being removed.
         stop = f"    if [ -d /run/systemd/system ]; then systemctl disable --now {units} || true; fi"
         scripts["prerm"] = _removal([stop])
     if row.get("diverts"):

@@ -26,6 +26,7 @@ def _control(sent: signal.Signals) -> Cut:
 
 def _package_tools(site: Site, group: int) -> None:
     """The control process dies, and so do apt and dpkg in the middle of unpacking."""
+    # apt-get may have given up by itself when its dpkg died.
     site.on(site.main, "until pkill -KILL -x dpkg; do sleep 0.05; done; pkill -KILL -x apt-get || true", timeout=120)
     os.killpg(group, signal.SIGKILL)
 
