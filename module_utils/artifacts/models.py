@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import Refusal
+from .ledger import Ledger
 from .manifest import FileEntry, Model
 from .progress import Progress
 from .sources import Source
-from .staging import stage
-from .store import Store, delete
+from .staging import supply
+from .store import Store
 from .survey import Stamp, Survey, survey
 
 MOST_WORKERS = 4
@@ -60,6 +61,7 @@ class _Work:
 
     model: Model
     found: Survey
+    stamp: Stamp
     needed: list[FileEntry]
 
 
@@ -71,22 +73,22 @@ def present(
     ``source`` None means that the control host has put the files into the staging folders already.
     Raises Refusal (nothing half-copied is ever visible then) and OSError.
     """
-    with _holding(store, settings.check) as made, ThreadPoolExecutor(settings.threads) as pool:
-        stamps = {model: Stamp.read(store.stamp(model)) for model in models}
-        progress = _progress(settings, sum(_doubtful_bytes(store, model, stamps[model]) for model in models))
-        work = [_look(store, model, stamps[model], pool, progress) for model in models]
+    with _holding(store, settings.check) as (made, ledger), ThreadPoolExecutor(settings.threads) as pool:
+        progress = _progress(settings, sum(_doubtful_bytes(store, model, ledger) for model in models))
+        work = [_look(store, model, pool, progress, ledger) for model in models]
         _refuse_early(store, work, source, settings)
         progress.total += sum(entry.size for item in work for entry in item.needed)
         changed = made
         outcomes: list[Outcome] = []
         for item in work:
-            outcome = _settle(store, item, stamps[item.model], source, settings, pool, progress)
-            outcome.pruned = _prune(store, item.model, settings)
+            outcome = _settle(store, item, source, settings, pool, progress, ledger)
+            outcome.pruned = _prune(store, item.model, settings, ledger)
             changed = changed or outcome.state != "present" or bool(outcome.pruned)
             outcomes.append(outcome)
         if not settings.check:
             for path in store.leftovers(models):
-                delete(path)
+                store.delete(path, ledger)
+            store.collect(models, ledger)
         progress.finish()
         return changed, outcomes
 
@@ -97,16 +99,15 @@ def planned(store: Store, models: Sequence[Model], settings: Settings) -> tuple[
     Each file is ``{model, path, size, folder}``; folder is where it is to be put. Raises Refusal when they do not
     fit, OSError.
     """
-    with _holding(store, settings.check) as made, ThreadPoolExecutor(settings.threads) as pool:
+    with _holding(store, settings.check) as (made, ledger), ThreadPoolExecutor(settings.threads) as pool:
         dry = replace(settings, check=True)
         progress = _progress(dry, 0)
-        stamps = {model: Stamp.read(store.stamp(model)) for model in models}
-        work = [_look(store, model, stamps[model], pool, progress) for model in models]
+        work = [_look(store, model, pool, progress, ledger) for model in models]
         _refuse_early(store, work, None, settings)
         pending = made
         for item in work:
-            outcome = _settle(store, item, stamps[item.model], None, dry, pool, progress)
-            pruned = _prune(store, item.model, dry)
+            outcome = _settle(store, item, None, dry, pool, progress, ledger)
+            pruned = _prune(store, item.model, dry, ledger)
             pending = pending or outcome.state != "present" or bool(outcome.bytes_hashed or pruned)
         return pending, [
             {
@@ -117,6 +118,7 @@ def planned(store: Store, models: Sequence[Model], settings: Settings) -> tuple[
             }
             for item in work
             for entry in item.needed
+            if not _is_here(store, entry)
         ]
 
 
@@ -128,10 +130,10 @@ def verified(store: Store, models: Sequence[Model], settings: Settings, deep: bo
     verdicts: list[dict[str, Any]] = []
     with ThreadPoolExecutor(settings.threads) as pool:
         progress = _progress(settings, sum(model.total_size for model in models) if deep else 0)
+        ledger = Ledger.read(store.ledger_file)
         for model in models:
             root = store.published(model)
-            stamp = Stamp.read(store.stamp(model))
-            found = survey(root, model, stamp.files, pool, progress, deep)
+            found = survey(root, model, ledger, Stamp.read(store.stamp(model)), pool, progress, deep)
             faults = [{**vars(fault), "text": fault.text(root)} for fault in found.faults]
             faults += [
                 {
@@ -166,51 +168,73 @@ def absent(store: Store, wanted: Sequence[tuple[str, str | None]], check: bool) 
     removed: list[str] = []
     if not store.models.is_dir():
         return removed
-    with _holding(store, check):
+    with _holding(store, check) as (_, ledger):
         for name, revision in wanted:
             for short in store.revisions(name):
                 if revision is None or revision.startswith(short):
                     removed.append(str(store.models / name / short))
                     if not check:
-                        store.remove(name, short)
+                        store.remove(name, short, ledger)
+        if removed and not check:
+            store.collect([], ledger)
     return removed
 
 
 @contextlib.contextmanager
-def _holding(store: Store, check: bool) -> Iterator[bool]:
-    """Make the directories and keep other runs away; in check mode only tell whether directories are missing."""
+def _holding(store: Store, check: bool) -> Iterator[tuple[bool, Ledger]]:
+    """Make the directories, keep other runs away, read what is proved and write it down however the work ends.
+
+    In check mode only tell whether directories are missing.
+    """
     if check:
-        yield not (store.models.is_dir() and store.incoming.is_dir() and store.state.is_dir())
+        there = all(path.is_dir() for path in (store.models, store.incoming, store.state))
+        yield not there, Ledger.read(store.ledger_file)
         return
     made = store.prepare()
     with store.locked():
-        yield made
+        ledger = Ledger.read(store.ledger_file)
+        try:
+            yield made, ledger
+        finally:
+            ledger.write()
 
 
 def _progress(settings: Settings, total: int) -> Progress:
     return Progress(None if settings.check else settings.progress_file, "weights", total)
 
 
-def _doubtful_bytes(store: Store, model: Model, stamp: Stamp) -> int:
-    """Return about how much must be hashed: all of a published revision without a stamp, else nothing."""
-    return 0 if stamp.files or not store.published(model).is_dir() else model.total_size
+def _doubtful_bytes(store: Store, model: Model, ledger: Ledger) -> int:
+    """Return about how much must be hashed: all of a published revision of which nothing is proved, else nothing."""
+    published = store.published(model)
+    if not published.is_dir() or Stamp.read(store.stamp(model)).chosen:
+        return 0
+    return model.total_size
 
 
-def _look(store: Store, model: Model, stamp: Stamp, pool: Executor, progress: Progress) -> _Work:
+def _look(store: Store, model: Model, pool: Executor, progress: Progress, ledger: Ledger) -> _Work:
     store.refuse_links(model)
-    found = survey(store.published(model), model, stamp.files, pool, progress)
-    return _Work(model, found, [entry for entry in model.files if entry.path not in found.good])
+    stamp = Stamp.read(store.stamp(model))
+    found = survey(store.published(model), model, ledger, stamp, pool, progress)
+    return _Work(model, found, stamp, [entry for entry in model.files if entry.path not in found.good])
+
+
+def _is_here(store: Store, entry: FileEntry) -> bool:
+    """Tell whether the store seems to have a file's bytes; they are proved before they are used."""
+    try:
+        return os.lstat(store.blobs.path(entry.sha256)).st_size == entry.size
+    except FileNotFoundError:
+        return False
 
 
 def _refuse_early(store: Store, work: Sequence[_Work], source: Source | None, settings: Settings) -> None:
     """Raise Refusal while nothing has changed: files that the source lacks, or a disk that is too small."""
     problems: list[str] = []
-    missing = 0
+    missing: dict[str, int] = {}
     for item in work:
         for entry in item.needed:
             staged = store.staged(item.model) / entry.path
-            arrived = staged.is_file() and staged.stat().st_size == entry.size
-            missing += 0 if arrived else entry.size
+            arrived = _is_here(store, entry) or (staged.is_file() and staged.stat().st_size == entry.size)
+            missing[entry.sha256] = 0 if arrived else entry.size
             path = f"{item.model.name}/{entry.path}"
             if source is not None and not arrived and (problem := source.problem(path, entry.size)):
                 problems.append(f"model {item.model.name}: {problem}")
@@ -221,10 +245,11 @@ def _refuse_early(store: Store, work: Sequence[_Work], source: Source | None, se
         where = where.parent
     disk = os.statvfs(where)
     free = disk.f_bavail * disk.f_frsize
-    short = missing + settings.reserve_bytes - free
-    if missing and short > 0:
+    needed = sum(missing.values())
+    short = needed + settings.reserve_bytes - free
+    if needed and short > 0:
         raise Refusal(
-            f"{store.models}: needs {short} more bytes: {missing} for files that are not there yet and "
+            f"{store.models}: needs {short} more bytes: {needed} for files that are not there yet and "
             f"{settings.reserve_bytes} to be left free (weights_reserve_bytes), {free} are free"
         )
 
@@ -232,46 +257,62 @@ def _refuse_early(store: Store, work: Sequence[_Work], source: Source | None, se
 def _settle(
     store: Store,
     item: _Work,
-    stamp: Stamp,
     source: Source | None,
     settings: Settings,
     pool: Executor,
     progress: Progress,
+    ledger: Ledger,
 ) -> Outcome:
     """Bring one model to its wanted state."""
     model, found = item.model, item.found
     path = store.published(model)
     outcome = Outcome(model.name, model.revision, str(path), "present", bytes_hashed=found.hashed_bytes)
     outcome.removed = list(found.unlisted)
-    outcome.fetched = [entry.path for entry in item.needed]
     if not found.exists:
         outcome.state = "published"
     elif not found.ok or found.modes:
         outcome.state = "mended"
-    elif not stamp.files:
+    elif not item.stamp.chosen:
         outcome.state = "adopted"
     if settings.check:
+        outcome.fetched = [entry.path for entry in item.needed if not _is_here(store, entry)]
+        if outcome.state == "present" and found.single & found.good:
+            outcome.state = "adopted"
         return outcome
     if not found.ok:
-        store.clear_staging(model)
-        outcome.bytes_copied, outcome.bytes_reused = stage(store, model, item.needed, source, pool, progress)
-        store.publish(model, found.unlisted)
+        store.clear_staging(model, ledger)
+        had = supply(store, model, item.needed, source, pool, progress, ledger)
+        outcome.bytes_copied, outcome.bytes_reused, outcome.fetched = had.copied, had.reused, had.fetched
+        store.publish(model, item.needed, found.unlisted, ledger, found.exists)
     for name, mode in found.modes.items():
         if os.path.lexists(path / name):
-            os.chmod(path / name, mode)
+            _set_mode(store, path / name, mode, ledger)
+    adopted = [
+        store.blobs.adopt(path / entry.path, entry.sha256, ledger)
+        for entry in model.files
+        if entry.path in found.single & found.good
+    ]
+    if outcome.state == "present" and any(adopted):
+        outcome.state = "adopted"
     others = [short for short in store.revisions(model.name) if short != path.name]
-    newest = all(stamp.chosen > store.chosen(model.name, short) for short in others)
-    if outcome.state != "present" or found.hashed_bytes or not newest:
-        store.stamp_all(model, stamp.chosen if stamp.chosen and newest else time.time())
+    newest = all(item.stamp.chosen > store.chosen(model.name, short) for short in others)
+    if outcome.state != "present" or not newest:
+        chosen = item.stamp.chosen if item.stamp.chosen and newest else time.time()
+        Stamp(chosen, item.stamp.facts).write(store.stamp(model))
     return outcome
 
 
-def _prune(store: Store, model: Model, settings: Settings) -> list[str]:
+def _set_mode(store: Store, path: Path, mode: int, ledger: Ledger) -> None:
+    with ledger.moving([path] if path.is_file() else [], lambda _: path):
+        os.chmod(path, mode)
+
+
+def _prune(store: Store, model: Model, settings: Settings, ledger: Ledger) -> list[str]:
     """Remove the revisions beyond those to keep; return their folders."""
     current = model.folder.partition("/")[2]
     others = [short for short in store.revisions(model.name) if short != current]
     pruned = others[max(settings.keep_revisions - 1, 0) :]
     if not settings.check:
         for short in pruned:
-            store.remove(model.name, short)
+            store.remove(model.name, short, ledger)
     return [str(store.models / model.name / short) for short in pruned]

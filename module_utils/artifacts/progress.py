@@ -72,10 +72,11 @@ class Progress:
             write_json(self.path, document, mode=0o644)
 
 
-def write_json(path: Path, document: object, mode: int = 0o600) -> None:
+def write_json(path: Path, document: object, mode: int = 0o600, compact: bool = False) -> None:
     """Write a JSON file so that a reader sees the old or the new one, never a part. Raises OSError."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    temporary.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+    text = json.dumps(document, separators=(",", ":")) if compact else json.dumps(document, indent=1, sort_keys=True)
+    temporary.write_text(text + "\n")
     temporary.chmod(mode)
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""The models' directory of a host: staging, publishing by rename, keeping earlier revisions, removing."""
+"""The models' directory of a host: trees of links to blobs, published by rename; earlier revisions; removing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from pathlib import Path
 
 from ansible.module_utils.run_lock import Busy, only_run
 
+from .blobs import Blobs, sync_folder
 from .errors import Refusal
-from .manifest import Model, parents
-from .survey import FILE_MODE, FOLDER_MODE, FileStamp, Stamp, walk
+from .ledger import Ledger
+from .manifest import FileEntry, Model, parents
+from .survey import FOLDER_MODE, Stamp, walk
 
 REVISION_FOLDER = re.compile(r"[0-9a-f]{12}")
 
@@ -34,17 +36,23 @@ class Store:
         """Return the private folder for what is not published; on the same file system, so that a rename is enough."""
         return self.models / ".incoming"
 
+    @property
+    def blobs(self) -> Blobs:
+        """Return the store of the files' bytes; on the same file system, so that links are enough."""
+        return Blobs(self.models / ".blobs", self.state / ".pieces")
+
+    @property
+    def ledger_file(self) -> Path:
+        """Return the file with what proved files looked like."""
+        return self.state / ".ledger.json"
+
     def published(self, model: Model) -> Path:
         """Return the folder that engines see."""
         return self.models / model.folder
 
     def staged(self, model: Model) -> Path:
-        """Return the tree of files that arrived and were proved."""
+        """Return the tree that is being made; files from the control host arrive in it."""
         return self.incoming / model.folder / "tree"
-
-    def parts(self, model: Model) -> Path:
-        """Return the folder of files that are still arriving."""
-        return self.incoming / model.folder / "parts"
 
     def stamp(self, model: Model) -> Path:
         """Return the stamp of a published revision."""
@@ -52,7 +60,8 @@ class Store:
 
     def refuse_links(self, model: Model) -> None:
         """Raise Refusal when a folder on the way to the published one is a link, which could lead anywhere."""
-        for path in (self.models / model.name, self.published(model), self.incoming, self.incoming / model.name):
+        roots = (self.blobs.root, self.blobs.root / "sha256", self.blobs.partial, self.incoming)
+        for path in (self.models / model.name, self.published(model), self.incoming / model.name, *roots):
             if path.is_symlink():
                 raise Refusal(f"{path} is a symbolic link; remove it, then run again")
 
@@ -68,7 +77,7 @@ class Store:
         if stat.S_IMODE(self.incoming.stat().st_mode) != 0o700:
             self.incoming.chmod(0o700)
             made = True
-        return made
+        return self.blobs.prepare() or made
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -79,12 +88,10 @@ class Store:
         except Busy as busy:
             raise Refusal(str(busy)) from busy
 
-    def clear_staging(self, model: Model) -> None:
-        """Remove from a staged revision what its manifest does not list, and every half-arrived file."""
-        shutil.rmtree(self.parts(model), ignore_errors=True)
-        self.parts(model).mkdir(mode=0o700, parents=True)
+    def clear_staging(self, model: Model, ledger: Ledger) -> None:
+        """Remove from a staged revision what its manifest does not list; make its folders."""
         tree = self.staged(model)
-        tree.mkdir(mode=0o700, exist_ok=True)
+        tree.mkdir(mode=0o700, parents=True, exist_ok=True)
         listed = {entry.path for entry in model.files}
         folders = {"", *(folder for entry in model.files for folder in parents(entry.path))}
         found = list(walk(tree))
@@ -96,62 +103,62 @@ class Store:
             here = tree / path
             regular = here.is_file() and not here.is_symlink()
             if not (path in folders if _is_real_folder(here) else regular and path in listed):
-                self.discard(here)
+                self.discard(here, ledger)
         for folder in sorted(folders - {""}):
             (tree / folder).mkdir(mode=0o700, exist_ok=True)
 
-    def publish(self, model: Model, unlisted: Sequence[str]) -> None:
-        """Make the staged files visible.
+    def publish(
+        self, model: Model, entries: Sequence[FileEntry], unlisted: Sequence[str], ledger: Ledger, replace: bool
+    ) -> None:
+        """Make files visible whose blobs are in the store.
 
-        A new revision appears whole, by one rename. In a revision that is there already, each staged file replaces
+        A new revision appears whole, by one rename. With ``replace`` the revision is there already: each file replaces
         its faulty namesake by one rename, and what nobody listed goes away. Raises OSError.
         """
         tree, target = self.staged(model), self.published(model)
+        for entry in entries:
+            self.discard(tree / entry.path, ledger)
+            self.blobs.link(entry.sha256, tree / entry.path, ledger)
         for path in reversed(list(walk(tree))):
             if _is_real_folder(tree / path):
-                _sync(tree / path)
-        if target.is_dir():
-            self._mend(tree, target, unlisted)
+                sync_folder(tree / path)
+        if replace:
+            self._mend(tree, target, unlisted, ledger)
         else:
             for path in walk(tree):
                 # A folder's own mode must allow the rename, so the top one is set afterwards.
-                if path:
-                    os.chmod(tree / path, FOLDER_MODE if _is_real_folder(tree / path) else FILE_MODE)
+                if path and _is_real_folder(tree / path):
+                    os.chmod(tree / path, FOLDER_MODE)
             if not target.parent.is_dir():
                 target.parent.mkdir()
                 target.parent.chmod(0o755)
             os.rename(tree, target)
             os.chmod(target, FOLDER_MODE)
-            _sync(target.parent)
-        shutil.rmtree(self.incoming / model.folder, ignore_errors=True)
+            sync_folder(target.parent)
+        self.discard(self.incoming / model.folder, ledger)
         _remove_if_empty(self.incoming / model.name)
 
-    def _mend(self, tree: Path, target: Path, unlisted: Sequence[str]) -> None:
+    def _mend(self, tree: Path, target: Path, unlisted: Sequence[str], ledger: Ledger) -> None:
         for path in walk(target):
             if _is_real_folder(target / path):
                 (target / path).chmod(0o755)
         for path in unlisted:
-            self.discard(target / path)
+            self.discard(target / path, ledger)
         for path in walk(tree):
             if _is_real_folder(tree / path):
                 if not _is_real_folder(target / path):
-                    self.discard(target / path)
+                    self.discard(target / path, ledger)
                     (target / path).mkdir()
                 continue
             if _is_real_folder(target / path):
-                self.discard(target / path)
-            os.chmod(tree / path, FILE_MODE)
-            os.replace(tree / path, target / path)
+                self.discard(target / path, ledger)
+            old = [target / path] if os.path.lexists(target / path) else []
+            with ledger.moving(old, self.blobs.path):
+                os.replace(tree / path, target / path)
         for path in reversed(list(walk(target))):
             if _is_real_folder(target / path):
-                _sync(target / path)
+                sync_folder(target / path)
                 os.chmod(target / path, FOLDER_MODE)
-
-    def stamp_all(self, model: Model, chosen: float) -> None:
-        """Stamp a published revision whose every byte was just proved. Raises OSError."""
-        target = self.published(model)
-        files = {entry.path: FileStamp.of(target / entry.path, entry.sha256) for entry in model.files}
-        Stamp(chosen, files).write(self.stamp(model))
 
     def revisions(self, name: str) -> list[str]:
         """Return the published revisions of a model, the one chosen last first."""
@@ -165,11 +172,11 @@ class Store:
         """Return when a revision was last chosen; 0 when nobody knows."""
         return Stamp.read(self.state / name / f"{short}.json").chosen
 
-    def remove(self, name: str, short: str) -> None:
+    def remove(self, name: str, short: str, ledger: Ledger) -> None:
         """Remove one published revision, so that it is never half visible. Raises OSError."""
         (self.state / name / f"{short}.json").unlink(missing_ok=True)
-        self.discard(self.models / name / short)
-        shutil.rmtree(self.incoming / name / short, ignore_errors=True)
+        self.discard(self.models / name / short, ledger)
+        self.discard(self.incoming / name / short, ledger)
         for parent in (self.models / name, self.incoming / name, self.state / name):
             _remove_if_empty(parent)
 
@@ -183,7 +190,15 @@ class Store:
                 found += [path for path in inner if path not in keep]
         return found
 
-    def discard(self, path: Path) -> None:
+    def collect(self, wanted: Sequence[Model], ledger: Ledger) -> int:
+        """Remove the blobs that no tree and no wanted model has a use for; return their bytes. Raises OSError."""
+        keep = {entry.sha256 for model in wanted for entry in model.files}
+        for name in os.listdir(self.blobs.partial) if self.blobs.partial.is_dir() else ():
+            if name.partition(".")[0] not in keep:
+                (self.blobs.partial / name).unlink()
+        return sum(self.blobs.remove(path, ledger) for path in self.blobs.unused(keep))
+
+    def discard(self, path: Path, ledger: Ledger) -> None:
         """Take a file, link or tree out of sight by one rename, then delete it. Raises OSError."""
         if not os.path.lexists(path):
             return
@@ -191,18 +206,20 @@ class Store:
         if _is_real_folder(path):
             os.chmod(path, 0o700)
         os.rename(path, grave / "it")
-        delete(grave)
+        self.delete(grave, ledger)
 
-
-def delete(path: Path) -> None:
-    """Delete a tree, also one that is read-only. Raises OSError."""
-    if not _is_real_folder(path):
-        path.unlink(missing_ok=True)
-        return
-    for item in walk(path):
-        if _is_real_folder(path / item):
-            os.chmod(path / item, 0o700)
-    shutil.rmtree(path)
+    def delete(self, path: Path, ledger: Ledger) -> None:
+        """Delete a tree, also one that is read-only; the blobs that it has links to stay proved. Raises OSError."""
+        found = walk(path)
+        files = [path / item for item, status in found.items() if stat.S_ISREG(status.st_mode)]
+        with ledger.moving(files, self.blobs.path):
+            if not stat.S_ISDIR(found[""].st_mode):
+                path.unlink()
+                return
+            for item, status in found.items():
+                if stat.S_ISDIR(status.st_mode):
+                    os.chmod(path / item, 0o700)
+            shutil.rmtree(path)
 
 
 def _is_real_folder(path: Path) -> bool:
@@ -212,11 +229,3 @@ def _is_real_folder(path: Path) -> bool:
 def _remove_if_empty(path: Path) -> None:
     if _is_real_folder(path) and not any(path.iterdir()):
         path.rmdir()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,71 +5,53 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .blobs import FILE_MODE
+from .ledger import Ledger, Proof
 from .manifest import FileEntry, Model, parents
 from .progress import Progress, write_json
 from .transfer import byte_problem, hash_file
 
-FILE_MODE = 0o444
 FOLDER_MODE = 0o555
-
-
-@dataclass(frozen=True)
-class FileStamp:
-    """What a file looked like right after its bytes were proved; ctime also moves when someone puts mtime back."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path, sha256: str) -> FileStamp:
-        """Stamp a file now. Raises OSError."""
-        found = os.lstat(path)
-        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, sha256)
-
-    def holds(self, found: os.stat_result, entry: FileEntry) -> bool:
-        """Tell whether the file was not touched since and is the one that the manifest wants."""
-        return (
-            self.sha256 == entry.sha256
-            and self.size == found.st_size == entry.size
-            and self.mtime_ns == found.st_mtime_ns
-            and self.ctime_ns == found.st_ctime_ns
-            and self.inode == found.st_ino
-        )
 
 
 @dataclass
 class Stamp:
-    """The stamps of one published revision, and when a run last chose this revision."""
+    """What is known of one published revision: when a run last chose it, and what its files' headers say.
+
+    ``legacy`` holds the proofs of the first version's stamps, by path: {path: (inode, Proof)}.
+    """
 
     chosen: float = 0.0
-    files: dict[str, FileStamp] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    legacy: dict[str, tuple[int, Proof]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Stamp:
-        """Read a stamp; one that is missing or unreadable counts as empty, so that everything is hashed again."""
+        """Read a stamp; one that is missing or unreadable counts as empty."""
         try:
             document: dict[str, Any] = json.loads(path.read_text())
-            files = {name: FileStamp(*values) for name, values in document["files"].items()}
-            return cls(float(document["chosen"]), files)
+            legacy = {
+                name: (int(inode), Proof(sha256, size, mtime, ctime))
+                for name, (size, mtime, ctime, inode, sha256) in document.get("files", {}).items()
+            }
+            return cls(float(document["chosen"]), dict(document.get("facts", {})), legacy)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls()
 
     def write(self, path: Path) -> None:
         """Write the stamp. Raises OSError."""
-        files = {
-            name: [item.size, item.mtime_ns, item.ctime_ns, item.inode, item.sha256]
-            for name, item in self.files.items()
-        }
-        write_json(path, {"schema": 1, "chosen": self.chosen, "files": files})
+        write_json(path, {"schema": 2, "chosen": self.chosen, "facts": self.facts})
+
+    def known(self, path: str, found: os.stat_result) -> str | None:
+        """Return the SHA-256 that the first version proved, when nothing touched the file since."""
+        inode, proof = self.legacy.get(path, (None, None))
+        return proof.sha256 if proof is not None and inode == found.st_ino and proof.holds(found) else None
 
 
 @dataclass(frozen=True)
@@ -88,10 +70,11 @@ class Fault:
 
 @dataclass
 class Survey:
-    """What a folder holds: files proved right, faults, paths that nobody listed, paths with a wrong mode."""
+    """What a folder holds: files proved right, those of them without a blob, faults, unlisted paths, wrong modes."""
 
     exists: bool = True
-    good: dict[str, FileStamp] = field(default_factory=dict)
+    good: set[str] = field(default_factory=set)
+    single: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     modes: dict[str, int] = field(default_factory=dict)
@@ -106,12 +89,16 @@ class Survey:
 def survey(
     root: Path,
     model: Model,
-    stamps: Mapping[str, FileStamp],
+    ledger: Ledger,
+    stamp: Stamp,
     pool: Executor,
     progress: Progress,
     deep: bool = False,
 ) -> Survey:
-    """Compare a folder with a model's manifest; ``deep`` hashes every file, stamped or not. Raises OSError."""
+    """Compare a folder with a model's manifest; ``deep`` hashes every file, proved before or not. Raises OSError.
+
+    What is proved on the way is noted in the ledger.
+    """
     result = Survey(exists=root.is_dir() and not root.is_symlink())
     if not result.exists:
         return result
@@ -126,11 +113,16 @@ def survey(
             continue
         if stat.S_IMODE(status.st_mode) != FILE_MODE:
             result.modes[entry.path] = FILE_MODE
-        known = stamps.get(entry.path)
-        if not deep and known is not None and known.holds(status, entry):
-            result.good[entry.path] = known
+        known = ledger.digest(status)
+        if known is None and not deep and stamp.known(entry.path, status) == entry.sha256:
+            known = entry.sha256
+            ledger.note(status, known)
+        if not deep and known == entry.sha256:
+            result.good.add(entry.path)
         else:
             doubtful.append(entry)
+        if status.st_nlink == 1:
+            result.single.add(entry.path)
     listed = {entry.path for entry in model.files}
     for path, status in found.items():
         if path in wanted_folders and stat.S_ISDIR(status.st_mode):
@@ -138,7 +130,8 @@ def survey(
                 result.modes[path] = FOLDER_MODE
         elif path not in listed and not any(parent in result.unlisted for parent in parents(path)):
             result.unlisted.append(path)
-    _hash_doubtful(root, model, doubtful, pool, progress, result)
+    for before, sha256 in _hash_doubtful(root, model, doubtful, pool, progress, result):
+        ledger.note(before, sha256)
     return result
 
 
@@ -156,10 +149,12 @@ def _fault_by_status(entry: FileEntry, status: os.stat_result | None) -> Fault |
 
 def _hash_doubtful(
     root: Path, model: Model, doubtful: list[FileEntry], pool: Executor, progress: Progress, result: Survey
-) -> None:
-    def check(entry: FileEntry) -> Fault | FileStamp:
+) -> Iterator[tuple[os.stat_result, str]]:
+    """Hash files; yield what each was before, and its digest."""
+
+    def check(entry: FileEntry) -> Fault | os.stat_result:
         path = root / entry.path
-        before = FileStamp.of(path, entry.sha256)
+        before = os.lstat(path)
         try:
             digest, size = hash_file(path, lambda count: progress.add(count, f"{model.name}/{entry.path}"))
         except OSError as error:
@@ -173,13 +168,14 @@ def _hash_doubtful(
         if isinstance(outcome, Fault):
             result.faults.append(outcome)
         else:
-            result.good[entry.path] = outcome
+            result.good.add(entry.path)
+            yield outcome, entry.sha256
 
 
 def walk(root: Path) -> dict[str, os.stat_result]:
     """Return everything below a folder with its status, links not followed; the folder itself is ''. Raises OSError."""
     found = {"": os.lstat(root)}
-    pending = [""]
+    pending = [""] if stat.S_ISDIR(found[""].st_mode) else []
     while pending:
         folder = pending.pop()
         with os.scandir(root / folder) as entries:

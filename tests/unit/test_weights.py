@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
 import os
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.artifacts.errors import Refusal
+from ansible.module_utils.artifacts.ledger import Ledger
 from ansible.module_utils.artifacts.manifest import parse_models
 from ansible.module_utils.artifacts.models import Outcome, Settings, absent, planned, present, verified
 from ansible.module_utils.artifacts.sources import make_source
@@ -73,6 +75,10 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def flip(data: bytearray) -> None:
@@ -178,9 +184,10 @@ def test_flipped_bit_is_found_named_and_mended_by_that_file_only(site: Site) -> 
 def test_bit_that_rots_under_the_stamp_is_found_by_a_deep_look(site: Site) -> None:
     site.bring()
     site.tamper("shards/1.safetensors", flip)
-    # What a disk does behind the file system's back: the stamp still fits.
-    parsed = parse_models([model(FILES)])[0]
-    site.store.stamp_all(parsed, 1.0)
+    # What a disk does behind the file system's back: the ledger still fits.
+    ledger = Ledger.read(site.store.ledger_file)
+    ledger.note((site.published / "shards/1.safetensors").stat(), digest(FILES["shards/1.safetensors"]))
+    ledger.write()
     assert site.verdict()["ok"] is True
     assert [fault["path"] for fault in site.verdict(deep=True)["faults"]] == ["shards/1.safetensors"]
 
@@ -235,11 +242,11 @@ def test_modes_are_put_back(site: Site) -> None:
     assert site.bring()[0] is False
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": {"a": [1]}, "chosen": 0}', '{"files": [], "chosen": 0}'])
-def test_broken_stamp_only_costs_another_look(site: Site, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": {"7": [1]}, "chosen": 0}', '{"files": [], "chosen": 0}'])
+def test_broken_state_only_costs_another_look(site: Site, text: str) -> None:
     site.bring()
-    stamp = site.store.stamp(parse_models([model(FILES)])[0])
-    stamp.write_text(text)
+    site.store.stamp(parse_models([model(FILES)])[0]).write_text(text)
+    site.store.ledger_file.write_text(text)
     _, (outcome,) = site.bring()
     assert outcome.bytes_hashed == 150_002
     assert outcome.bytes_copied == 0
@@ -306,6 +313,7 @@ def test_staged_files_of_a_run_cut_short_are_proved_and_taken_over(site: Site) -
 def test_run_that_died_between_publishing_and_stamping(site: Site) -> None:
     site.bring()
     site.store.stamp(parse_models([model(FILES)])[0]).unlink()
+    site.store.ledger_file.unlink()
     site.published.chmod(0o700)
     changed, (outcome,) = site.bring()
     assert (changed, outcome.bytes_copied, outcome.bytes_hashed) == (True, 0, 150_002)
