@@ -60,7 +60,7 @@ class Source(Protocol):
     name: str
 
     def place(self, item: Item) -> str:
-        """Name the place of a file for the operator. Raises Unusable when the source cannot have it."""
+        """Name the place of a file for the operator."""
 
     def problem(self, item: Item) -> str | None:
         """Say, without asking a server, why a file cannot be had, or None."""

@@ -31,7 +31,10 @@ class Web:
 
     def place(self, item: Item) -> str:
         """Name the address without what may be secret in it."""
-        return shown(self.address(item))
+        try:
+            return shown(self.address(item))
+        except Unusable:
+            return self.name
 
     def problem(self, item: Item) -> str | None:
         """Only say what is known without a request."""
