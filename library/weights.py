@@ -5,27 +5,36 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.artifacts.errors import Refusal, answer
 from ansible.module_utils.artifacts.manifest import parse_models
-from ansible.module_utils.artifacts.models import Settings, absent, planned, present, verified
-from ansible.module_utils.artifacts.sources import CONTROLLER, make_source
+from ansible.module_utils.artifacts.models import MOST_WORKERS, Settings, absent, planned, present, verified
+from ansible.module_utils.artifacts.sources import CONTROLLER
+from ansible.module_utils.artifacts.staging import How
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.fetch.board import Limits
+from ansible.module_utils.fetch.choose import KINDS, make_sources
+from ansible.module_utils.fetch.http import Network
 
 DOCUMENTATION = r"""
 module: weights
 short_description: Bring, prove or remove the files of models
 description:
-  - Copies the files that a manifest lists from a folder or an HTTP(S) address, hashing them on the way, several at
-    once; publishes a revision by one rename, read-only, so that a half-copied model is never visible.
+  - Fetches the files that a manifest lists from a folder, a web server or a hub, in pieces over several connections,
+    hashing them on the way; publishes a revision by one rename, read-only, so that a part of one is never visible.
+  - Keeps each file's bytes once, whatever number of models and revisions have it; trees are hard links to them.
   - Remembers size, times and inode of every proved file, so that the next run only looks at those.
-  - A run that was killed is made up for by the next one, which takes over the files that had arrived whole.
+  - A run that was killed is made up for by the next one, which takes over files and pieces that had arrived.
+  - Of a damaged large file, the damaged pieces are fetched again.
 options:
   models:
-    description: Models (name, revision, files as a list of path, size and sha256). For C(absent), name is enough.
+    description:
+      - Models (name, revision, files as a list of path, size and sha256, and repo, its name on a hub).
+        For C(absent), name is enough.
     type: list
     elements: dict
     required: true
@@ -34,6 +43,32 @@ options:
       - Folder that holds one folder per model, named as the model. C(file:///folder) on this host, or C(https://…).
       - C(controller) means that the files of C(planned) were copied from the control host to where it said.
     type: str
+  sources:
+    description: Used instead of O(source), in this order; the next one for each file that one does not have right.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      url: {description: "C(file:///folder) on this host, or C(https://…)", type: str, default: ""}
+      kind:
+        description:
+          - C(tree) has URL/MODEL/PATH (also an anonymous S3 bucket). C(hub) is the Hugging Face hub or a mirror of it,
+            C(modelscope) ModelScope; both need the model's repo. C(blobs) has URL/sha256/ab/abcd…, as a depot.
+            C(addresses) has one address per file.
+        type: str
+        choices: [tree, hub, modelscope, blobs, addresses]
+        default: tree
+      token: {description: Sent to the server of O(sources[].url) only, type: str, default: ""}
+      revision: {description: Branch or commit for C(modelscope); C(master) when empty, type: str, default: ""}
+      urls: {description: "For C(addresses), C(MODEL/PATH: address), such as presigned ones", type: dict, default: {}}
+  connections: {description: Connections at once, type: int, default: 8}
+  bandwidth: {description: Bytes per second over all connections; 0 for no cap, type: int, default: 0}
+  retries: {description: Failures in a row after which the next source is asked, type: int, default: 8}
+  proxy:
+    description: Proxy as C(http://[user:password@]host:port); what the environment says when empty.
+    type: str
+    default: ""
+  no_proxy: {description: Hosts and domains without a proxy, separated by commas, type: str, default: ""}
   state:
     description:
       - C(present) brings what is missing or wrong. C(verified) changes nothing and fails on a fault.
@@ -51,7 +86,7 @@ options:
   allow_pickle:
     {description: Models or model/path whose pickle files may come, type: list, elements: str, default: []}
   reserve_bytes: {description: Bytes that must stay free, type: int, default: 0}
-  workers: {description: Files worked on at once; 0 for as many as there are cores up to 4, type: int, default: 0}
+  workers: {description: Files hashed at once; 0 for as many as there are cores up to 4, type: int, default: 0}
   ca_file: {description: Certificate authority for https; the system's when empty, type: str, default: ""}
   timeout: {description: Seconds without an answer from a server, type: int, default: 60}
   lock_timeout: {description: Seconds to wait for another run on this host to end, type: int, default: 900}
@@ -88,11 +123,28 @@ seconds: {description: Time taken, type: float, returned: always}
 """
 
 
+SOURCE = {
+    "url": {"type": "str", "default": ""},
+    "kind": {"type": "str", "choices": list(KINDS), "default": "tree"},
+    "token": {"type": "str", "default": "", "no_log": True},
+    "revision": {"type": "str", "default": ""},
+    "urls": {"type": "dict", "default": {}, "no_log": True},
+}
+
+
 def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
     """Do what the parameters say; returns the module's result, with ``failed`` in it for a fault. Raises Refusal."""
     store = Store(Path(params["directory"]), Path(params["state_dir"]), params["lock_timeout"])
+    limits = Limits(
+        connections=params["connections"],
+        bandwidth=params["bandwidth"],
+        retries=params["retries"],
+        lanes=params["workers"] or min(MOST_WORKERS, os.cpu_count() or 1),
+        timeout=params["timeout"],
+    )
     settings = Settings(
         workers=params["workers"],
+        how=How(limits),
         keep_revisions=params["keep_revisions"],
         reserve_bytes=params["reserve_bytes"],
         progress_file=Path(params["progress_file"]),
@@ -114,10 +166,13 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
             result["failed"] = True
             result["msg"] = str(Refusal([*texts, "Run site.yml to fetch these files again"]))
         return result
-    source = None
+    sources = None
     if params["source"] != CONTROLLER:
-        source = make_source(params["source"] or "", "weights_source", params["ca_file"], params["timeout"])
-    changed, outcomes = present(store, models, source, settings)
+        network = Network(params["ca_file"], params["timeout"], params["proxy"], params["no_proxy"])
+        listed = params["sources"] or [params["source"] or ""]
+        variable = "weights_sources" if params["sources"] else "weights_source"
+        sources = make_sources(listed, variable, network)
+    changed, outcomes = present(store, models, sources, settings)
     lines = [f"{item.name} {item.revision[:12]}: {item.state}" for item in outcomes if item.state != "present"]
     lines += [f"{path}: removed" for item in outcomes for path in item.pruned]
     return {
@@ -134,6 +189,12 @@ def main() -> None:
         argument_spec={
             "models": {"type": "list", "elements": "dict", "required": True},
             "source": {"type": "str"},
+            "sources": {"type": "list", "elements": "dict", "default": [], "options": SOURCE},
+            "connections": {"type": "int", "default": 8},
+            "bandwidth": {"type": "int", "default": 0},
+            "retries": {"type": "int", "default": 8},
+            "proxy": {"type": "str", "default": "", "no_log": True},
+            "no_proxy": {"type": "str", "default": ""},
             "state": {"choices": ["present", "verified", "planned", "absent"], "default": "present"},
             "deep": {"type": "bool", "default": False},
             "strict": {"type": "bool", "default": True},
@@ -148,7 +209,7 @@ def main() -> None:
             "timeout": {"type": "int", "default": 60},
             "lock_timeout": {"type": "int", "default": 900},
         },
-        required_if=[("state", "present", ("source",))],
+        required_if=[("state", "present", ("source", "sources"), True)],
         supports_check_mode=True,
     )
     answer(module, run, module.params["directory"])

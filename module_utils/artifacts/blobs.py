@@ -31,6 +31,10 @@ class Blobs:
         """Return the private folder of files on their way."""
         return self.root / "partial"
 
+    def damaged(self, sha256: str) -> Path:
+        """Return where a damaged blob is kept until it is mended."""
+        return self.partial / f"{sha256}.damaged"
+
     def pieces_of(self, sha256: str) -> Path:
         """Return the file with the CRC-32 of each piece of a blob."""
         return self.pieces / sha256[:2] / sha256

@@ -11,6 +11,7 @@ from .errors import Refusal
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 REVISION = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+REPO = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # Loading one of these can run code that hides in it (Python's pickle).
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
@@ -30,11 +31,12 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Model:
-    """One revision of a model and every file that belongs to it."""
+    """One revision of a model and every file that belongs to it; `repo` is its name on a hub, '' for none."""
 
     name: str
     revision: str
     files: tuple[FileEntry, ...]
+    repo: str = ""
 
     @property
     def folder(self) -> str:
@@ -81,6 +83,9 @@ def parse_models(raw: Sequence[Mapping[str, Any]], allow_pickle: Collection[str]
         name, revision = item.get("name"), item.get("revision")
         where = f"model {name!r}" if isinstance(name, str) and name else f"model number {index + 1}"
         found = list(_identity_problems(name, revision, seen))
+        repo = item.get("repo") or ""
+        if not isinstance(repo, str) or (repo and not REPO.fullmatch(repo)):
+            found.append(f"repo is {repo!r}; write it as the hub does: organization/name")
         if isinstance(name, str):
             seen.add(name)
         files = item.get("files")
@@ -94,7 +99,7 @@ def parse_models(raw: Sequence[Mapping[str, Any]], allow_pickle: Collection[str]
             found += _pickles(str(name), entries, allow_pickle)
         problems += [f"{where}: {problem}" for problem in found]
         if not found:
-            models.append(Model(str(name), str(revision), tuple(entries)))
+            models.append(Model(str(name), str(revision), tuple(entries), item.get("repo") or ""))
     if problems:
         raise Refusal(problems)
     return models

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.fetch.sources import Item, Source
+
 from .errors import Refusal
 from .ledger import Ledger
 from .manifest import FileEntry, Model
 from .progress import Progress
-from .sources import Source
-from .staging import supply
+from .staging import How, supply
 from .store import Store
 from .survey import Stamp, Survey, survey
 
@@ -25,13 +26,14 @@ MOST_WORKERS = 4
 
 @dataclass(frozen=True)
 class Settings:
-    """How to work: parallel files, revisions kept per model, bytes left free, where progress is written."""
+    """How to work: files hashed at once, revisions kept per model, bytes left free, where progress is written."""
 
     workers: int = 0
     keep_revisions: int = 2
     reserve_bytes: int = 0
     progress_file: Path | None = None
     check: bool = False
+    how: How = field(default_factory=How)
 
     @property
     def threads(self) -> int:
@@ -66,22 +68,22 @@ class _Work:
 
 
 def present(
-    store: Store, models: Sequence[Model], source: Source | None, settings: Settings
+    store: Store, models: Sequence[Model], sources: Sequence[Source] | None, settings: Settings
 ) -> tuple[bool, list[Outcome]]:
     """Publish every model, changing as little as possible; tell whether anything changed, and what.
 
-    ``source`` None means that the control host has put the files into the staging folders already.
+    ``sources`` None means that the control host has put the files into the staging folders already.
     Raises Refusal (nothing half-copied is ever visible then) and OSError.
     """
     with _holding(store, settings.check) as (made, ledger), ThreadPoolExecutor(settings.threads) as pool:
         progress = _progress(settings, sum(_doubtful_bytes(store, model, ledger) for model in models))
         work = [_look(store, model, pool, progress, ledger) for model in models]
-        _refuse_early(store, work, source, settings)
+        _refuse_early(store, work, sources, settings)
         progress.total += sum(entry.size for item in work for entry in item.needed)
         changed = made
         outcomes: list[Outcome] = []
         for item in work:
-            outcome = _settle(store, item, source, settings, pool, progress, ledger)
+            outcome = _settle(store, item, sources, settings, pool, progress, ledger)
             outcome.pruned = _prune(store, item.model, settings, ledger)
             changed = changed or outcome.state != "present" or bool(outcome.pruned)
             outcomes.append(outcome)
@@ -226,7 +228,7 @@ def _is_here(store: Store, entry: FileEntry) -> bool:
         return False
 
 
-def _refuse_early(store: Store, work: Sequence[_Work], source: Source | None, settings: Settings) -> None:
+def _refuse_early(store: Store, work: Sequence[_Work], sources: Sequence[Source] | None, settings: Settings) -> None:
     """Raise Refusal while nothing has changed: files that the source lacks, or a disk that is too small."""
     problems: list[str] = []
     missing: dict[str, int] = {}
@@ -234,10 +236,9 @@ def _refuse_early(store: Store, work: Sequence[_Work], source: Source | None, se
         for entry in item.needed:
             staged = store.staged(item.model) / entry.path
             arrived = _is_here(store, entry) or (staged.is_file() and staged.stat().st_size == entry.size)
-            missing[entry.sha256] = 0 if arrived else entry.size
-            path = f"{item.model.name}/{entry.path}"
-            if source is not None and not arrived and (problem := source.problem(path, entry.size)):
-                problems.append(f"model {item.model.name}: {problem}")
+            missing[entry.sha256] = 0 if arrived else entry.size - _reserved(store, entry)
+            if sources is not None and not arrived:
+                problems += _no_source(item.model, entry, sources)
     if problems:
         raise Refusal(problems)
     where = store.models
@@ -254,10 +255,26 @@ def _refuse_early(store: Store, work: Sequence[_Work], source: Source | None, se
         )
 
 
+def _reserved(store: Store, entry: FileEntry) -> int:
+    """Return the bytes on the disk that a file on its way has already."""
+    try:
+        found = os.lstat(store.blobs.partial / entry.sha256)
+    except FileNotFoundError:
+        return 0
+    return min(entry.size, found.st_blocks * 512)
+
+
+def _no_source(model: Model, entry: FileEntry, sources: Sequence[Source]) -> list[str]:
+    """Say why no source can have a file, as far as that is known without asking servers."""
+    item = Item(model.name, model.revision, entry.path, entry.size, entry.sha256, model.repo)
+    problems = [source.problem(item) for source in sources]
+    return [f"model {model.name}: {problem}" for problem in problems if problem] if all(problems) else []
+
+
 def _settle(
     store: Store,
     item: _Work,
-    source: Source | None,
+    sources: Sequence[Source] | None,
     settings: Settings,
     pool: Executor,
     progress: Progress,
@@ -281,7 +298,7 @@ def _settle(
         return outcome
     if not found.ok:
         store.clear_staging(model, ledger)
-        had = supply(store, model, item.needed, source, pool, progress, ledger)
+        had = supply(store, model, item.needed, sources, settings.how, pool, progress, ledger)
         outcome.bytes_copied, outcome.bytes_reused, outcome.fetched = had.copied, had.reused, had.fetched
         store.publish(model, item.needed, found.unlisted, ledger, found.exists)
     for name, mode in found.modes.items():

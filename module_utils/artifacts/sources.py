@@ -101,17 +101,26 @@ class HttpSource:
 
 def make_source(text: str, variable: str, ca_file: str | None = None, timeout: float = 60) -> Source:
     """Turn an operator's ``file:///…`` or ``https://…`` into a source. Raises Refusal naming ``variable``."""
+    scheme, value = parse_address(text, variable)
+    if scheme == "file":
+        return FolderSource(Path(value))
+    if ca_file and not os.path.isfile(ca_file):
+        raise Refusal(f"the certificate authority {ca_file} for {variable} is not on the host")
+    return HttpSource(value, ca_file or None, timeout)
+
+
+def parse_address(text: str, variable: str) -> tuple[str, str]:
+    """Return ('file', folder) or ('http', address). Raises Refusal naming ``variable``."""
     parts = urllib.parse.urlsplit(text)
     if parts.scheme == "file":
         if parts.netloc or not parts.path.startswith("/") or parts.query or parts.fragment:
             raise Refusal(f"{variable} is '{text}'; write file:///absolute/folder (three slashes)")
-        return FolderSource(Path(urllib.parse.unquote(parts.path)))
+        return "file", urllib.parse.unquote(parts.path)
     if parts.scheme in ("http", "https"):
         if not parts.netloc or parts.query or parts.fragment:
-            raise Refusal(f"{variable} is '{text}'; write the address of a folder, without '?' and '#'")
-        if ca_file and not os.path.isfile(ca_file):
-            raise Refusal(f"the certificate authority {ca_file} for {variable} is not on the host")
-        return HttpSource(text, ca_file or None, timeout)
+            there = urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+            raise Refusal(f"{variable} is '{there}…'; write the address of a folder, without '?' and '#'")
+        return "http", text
     raise Refusal(f"{variable} is '{text}'; write {FORMS}")
 
 

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ansible.module_utils.fetch.board import Limits
+from ansible.module_utils.fetch.engine import fetch
+from ansible.module_utils.fetch.job import Job, Seed
+from ansible.module_utils.fetch.journal import read_journal, write_pieces
+from ansible.module_utils.fetch.kernel import sync_file_system
+from ansible.module_utils.fetch.sources import Item, Source
 
 from .blobs import sync_folder
 from .errors import Refusal
 from .ledger import Ledger
 from .manifest import FileEntry, Model
 from .progress import Progress
-from .sources import Source
 from .store import Store
-from .transfer import hash_file, receive
+from .transfer import hash_file
+
+LEDGER_INTERVAL = 30.0  # seconds after which proofs of large files are written down
+
+
+@dataclass(frozen=True)
+class How:
+    """How to fetch: limits, and bytes of a piece (0: by the file's size)."""
+
+    limits: Limits = field(default_factory=Limits)
+    piece: int = 0
 
 
 @dataclass
 class Supply:
-    """What was done to have the bytes: copied from the source, found on the host, and the paths that were copied."""
+    """What was done to have the bytes: fetched ones, those found on the host, and the paths that were fetched."""
 
     copied: int = 0
     reused: int = 0
@@ -41,27 +58,28 @@ def supply(
     store: Store,
     model: Model,
     needed: Sequence[FileEntry],
-    source: Source | None,
+    sources: Sequence[Source] | None,
+    how: How,
     pool: Executor,
     progress: Progress,
     ledger: Ledger,
 ) -> Supply:
-    """Have a proved blob for every needed file.
+    """Have a proved blob for every needed file; ``sources`` None means that the control host has sent what is lacking.
 
     What an earlier run left is hashed again, not trusted: its bytes may never have reached the disk.
-    Raises Refusal naming each bad file; good ones stay for the next run.
+    Raises Refusal naming each bad file; good ones, and pieces of others, stay for the next run.
     """
     done = Supply()
     wanted = {entry.sha256: entry for entry in reversed(needed)}
-    problems = _take_local(store, model, needed, pool, progress, ledger, done)
+    problems = _take_local(store, model, needed, pool, progress, ledger)
     lacking = [entry for sha256, entry in wanted.items() if not _is_proved(store, sha256, ledger)]
     done.reused = sum(entry.size for entry in wanted.values()) - sum(entry.size for entry in lacking)
-    if source is None:
+    if sources is None:
         for entry in lacking:
             why = problems.get(entry.sha256, "did not arrive")
             problems[entry.sha256] = f"model {model.name}: {entry.path} from the control host: {why}"
     else:
-        problems = _fetch(store, model, lacking, source, pool, progress, ledger, done)
+        problems = _Arrivals(store, model, progress, ledger, done).fetch(lacking, sources, how)
     if problems:
         raise Refusal([*problems.values(), f"Nothing was published; {store.published(model)} is as it was"])
     for folder in {store.blobs.path(sha256).parent for sha256 in wanted}:
@@ -71,7 +89,7 @@ def supply(
 
 def _is_proved(store: Store, sha256: str, ledger: Ledger) -> bool:
     try:
-        return ledger.digest(os.lstat(store.blobs.path(sha256))) == sha256
+        return bool(ledger.digest(os.lstat(store.blobs.path(sha256))) == sha256)
     except FileNotFoundError:
         return False
 
@@ -83,9 +101,11 @@ def _take_local(
     pool: Executor,
     progress: Progress,
     ledger: Ledger,
-    done: Supply,
 ) -> dict[str, str]:
-    """Prove blobs and staged files that nobody proved yet; return by digest what was wrong with staged ones."""
+    """Prove blobs and staged files that nobody proved yet; return by digest what was wrong with staged ones.
+
+    A damaged blob is put aside when it is known which of its pieces should be what, so that those are fetched only.
+    """
 
     def look(pair: tuple[FileEntry, Path]) -> _Local:
         entry, path = pair
@@ -98,60 +118,86 @@ def _take_local(
         return _Local(entry, path, before, None if right else wrong)
 
     problems: dict[str, str] = {}
-    found: list[tuple[FileEntry, Path]] = []
+    found: dict[Path, FileEntry] = {}
     for entry in needed:
         staged, blob = store.staged(model) / entry.path, store.blobs.path(entry.sha256)
         if staged.is_file():
-            found.append((entry, staged))
+            found[staged] = entry
         elif blob.is_file() and not _is_proved(store, entry.sha256, ledger):
-            found.append((entry, blob))
-    for local in pool.map(look, found):
+            found[blob] = entry
+    for local in pool.map(look, [(entry, path) for path, entry in found.items()]):
         sha256 = local.entry.sha256
+        blob = store.blobs.path(sha256)
         if local.problem is not None:
             problems[sha256] = local.problem
-            local.path.unlink()
+            if local.path == blob and store.blobs.pieces_of(sha256).is_file():
+                os.replace(blob, store.blobs.damaged(sha256))
+            else:
+                local.path.unlink()
         elif not _is_proved(store, sha256, ledger):
-            if local.path != store.blobs.path(sha256):
+            if local.path != blob:
                 store.blobs.take_in(local.path, sha256)
-            ledger.note(os.lstat(store.blobs.path(sha256)), sha256)
+            ledger.note(os.lstat(blob), sha256)
     return problems
 
 
-def _fetch(
-    store: Store,
-    model: Model,
-    lacking: Sequence[FileEntry],
-    source: Source,
-    pool: Executor,
-    progress: Progress,
-    ledger: Ledger,
-    done: Supply,
-) -> dict[str, str]:
-    def bring(entry: FileEntry) -> tuple[FileEntry, str]:
-        path = f"{model.name}/{entry.path}"
-        part = store.blobs.partial / entry.sha256
+class _Arrivals:
+    """Takes what the engine has fetched into the store."""
+
+    def __init__(self, store: Store, model: Model, progress: Progress, ledger: Ledger, done: Supply) -> None:
+        self._store, self._model, self._progress, self._ledger = store, model, progress, ledger
+        self._done = done
+        self._small: list[str] = []
+        self._problems: dict[str, str] = {}
+        self._written = time.monotonic()
+
+    def fetch(self, lacking: Sequence[FileEntry], sources: Sequence[Source], how: How) -> dict[str, str]:
+        """Fetch files; return by digest what was wrong. Raises Refusal (disk full), OSError."""
+        if not lacking:
+            return {}
+        jobs = [self._job(entry, sources, how) for entry in lacking]
         try:
-            reader = source.open(path, entry.size)
-            try:
-                receive(reader, entry, part, source.describe(path), lambda count: progress.add(count, path))
-            finally:
-                reader.close()
-        except Refusal as refusal:
-            return entry, f"model {model.name}: {refusal}"
-        except OSError as error:
-            return entry, f"model {model.name}: {entry.path}: {error.strerror or error}"
-        return entry, ""
+            fetch(jobs, how.limits, self._progress.add, self._take)
+        finally:
+            if self._small:
+                # One call for all small files; only then are they known as proved.
+                sync_file_system(str(self._store.blobs.partial))
+                for sha256 in self._small:
+                    self._ledger.note(os.lstat(self._store.blobs.path(sha256)), sha256)
+        order = {entry.path: number for number, entry in enumerate(self._model.files)}
+        self._done.fetched.sort(key=lambda path: order.get(path, 0))
+        return self._problems
 
-    problems: dict[str, str] = {}
-    # The largest first, so that the workers end at about the same time.
-    for entry, problem in pool.map(bring, sorted(lacking, key=lambda item: -item.size)):
-        if problem:
-            problems[entry.sha256] = problem
-            continue
-        ledger.note(os.lstat(store.blobs.take_in(store.blobs.partial / entry.sha256, entry.sha256)), entry.sha256)
-        done.copied += entry.size
-        done.fetched.append(entry.path)
-    return problems
+    def _job(self, entry: FileEntry, sources: Sequence[Source], how: How) -> Job:
+        item = Item(self._model.name, self._model.revision, entry.path, entry.size, entry.sha256, self._model.repo)
+        job = Job(item, self._store.blobs.partial / entry.sha256, sources, how.piece)
+        crcs = read_journal(self._store.blobs.pieces_of(entry.sha256), job.cut)
+        for copy in (self._store.blobs.damaged(entry.sha256), self._store.published(self._model) / entry.path):
+            if crcs and copy.is_file() and not copy.is_symlink():
+                job.seed = Seed(copy, {index: crc for index, (crc, _) in crcs.items()})
+                break
+        return job
+
+    def _take(self, job: Job) -> None:
+        sha256, blobs = job.item.sha256, self._store.blobs
+        self._done.copied += job.received
+        self._done.reused += job.reused
+        if job.problems:
+            texts = "; then ".join(job.problems)
+            self._problems[sha256] = f"model {self._model.name}: {texts}"
+            return
+        blobs.take_in(job.path, sha256)
+        self._done.fetched.append(job.item.path)
+        if job.small:
+            self._small.append(sha256)
+            return
+        write_pieces(blobs.pieces_of(sha256), job.cut, job.pieces.crc)
+        job.journal_path.unlink(missing_ok=True)
+        blobs.damaged(sha256).unlink(missing_ok=True)
+        self._ledger.note(os.lstat(blobs.path(sha256)), sha256)
+        if time.monotonic() - self._written > LEDGER_INTERVAL:
+            self._ledger.write()
+            self._written = time.monotonic()
 
 
 def sync_file(path: Path) -> None:

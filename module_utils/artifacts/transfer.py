@@ -6,14 +6,12 @@ hashlib lets go of the interpreter's lock for large buffers, so plain threads ha
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from .errors import Refusal
 from .manifest import FileEntry
 
 CHUNK = 4 * 1024 * 1024
@@ -42,38 +40,6 @@ def hash_file(path: Path, tick: Tick) -> tuple[str, int]:
             size += count
             tick(count)
     return digest.hexdigest(), size
-
-
-def receive(reader: Reader, entry: FileEntry, part: Path, where: str, tick: Tick) -> None:
-    """Write what the reader gives to ``part`` and keep it only if size and SHA-256 are those of ``entry``.
-
-    Raises Refusal (then ``part`` is gone) and OSError.
-    """
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    digest, size = hashlib.sha256(), 0
-    buffer = memoryview(bytearray(min(CHUNK, max(entry.size, 1) + 1)))
-    try:
-        with open(descriptor, "wb", buffering=0) as stream:
-            while size <= entry.size and (count := reader.readinto(buffer)):
-                digest.update(buffer[:count])
-                write_all(stream.fileno(), buffer[:count])
-                size += count
-                tick(count)
-            if size == entry.size and digest.hexdigest() == entry.sha256:
-                # Its stamp must never outlive the bytes, not even when the power fails.
-                os.fsync(stream.fileno())
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Refusal(
-                f"{entry.path}: no space left below {part.parent} after {size} of {entry.size} bytes; "
-                f"needs {entry.size - size} more bytes"
-            ) from error
-        raise
-    problem = byte_problem(entry, size, digest.hexdigest())
-    if problem:
-        part.unlink(missing_ok=True)
-        raise Refusal(f"{entry.path} from {where}: {problem}")
 
 
 def byte_problem(entry: FileEntry, size: int, digest: str) -> str | None:

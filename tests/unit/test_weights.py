@@ -17,9 +17,12 @@ from ansible.module_utils.artifacts.errors import Refusal
 from ansible.module_utils.artifacts.ledger import Ledger
 from ansible.module_utils.artifacts.manifest import parse_models
 from ansible.module_utils.artifacts.models import Outcome, Settings, absent, planned, present, verified
-from ansible.module_utils.artifacts.sources import make_source
+from ansible.module_utils.artifacts.staging import How
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.artifacts.survey import Stamp
+from ansible.module_utils.fetch.board import Limits
+from ansible.module_utils.fetch.choose import make_sources
+from ansible.module_utils.fetch.http import Network
 
 from tests.support.weight_trees import REVISIONS, model, write_tree
 
@@ -40,8 +43,9 @@ class Site:
         self, wanted: list[dict[str, Any]] | None = None, address: str | None = None, **settings: Any
     ) -> tuple[bool, list[Outcome]]:
         models = parse_models([model(FILES)] if wanted is None else wanted)
-        source = make_source(address or self.address, "weights_source")
-        result: tuple[bool, list[Outcome]] = present(self.store, models, source, Settings(**settings))
+        sources = make_sources([address or self.address], "weights_source", Network())
+        how = How(Limits(retries=3, first_pause=0.01))
+        result: tuple[bool, list[Outcome]] = present(self.store, models, sources, Settings(how=how, **settings))
         return result
 
     def verdict(self, deep: bool = False) -> dict[str, Any]:
@@ -360,7 +364,7 @@ def test_missing_model_is_one_fault(site: Site) -> None:
 )
 def test_odd_source_is_refused_with_the_forms_that_work(address: str) -> None:
     with pytest.raises(Refusal, match="weights_source is"):
-        make_source(address, "weights_source")
+        make_sources([address], "weights_source", Network())
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.artifacts.manifest import parse_models
 from ansible.module_utils.artifacts.models import Settings, present
-from ansible.module_utils.artifacts.sources import FolderSource
 from ansible.module_utils.artifacts.store import Store
+from ansible.module_utils.fetch.sources import Folder
 
 from tests.support.image_archives import payload
 from tests.support.weight_trees import REVISIONS, model, write_tree
@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def bring(root: Path, document: dict[str, Any]) -> Any:
     """Publish one model, as the module does."""
     store = Store(root / "models", root / "state")
-    return present(store, parse_models([document]), FolderSource(root / "source"), Settings())
+    return present(store, parse_models([document]), [Folder(root / "source")], Settings())
 
 
 def test_nobody_who_looks_all_the_time_ever_sees_a_part(tmp_path: Path) -> None:

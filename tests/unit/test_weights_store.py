@@ -13,8 +13,8 @@ import pytest
 from ansible.module_utils.artifacts.ledger import Ledger
 from ansible.module_utils.artifacts.manifest import parse_models
 from ansible.module_utils.artifacts.models import Outcome, Settings, absent, present, verified
-from ansible.module_utils.artifacts.sources import make_source
 from ansible.module_utils.artifacts.store import Store
+from ansible.module_utils.fetch.sources import Folder
 
 from tests.support.weight_trees import REVISIONS, model, write_tree
 
@@ -33,7 +33,7 @@ class Site:
         write_tree(self.source / "two", SECOND)
 
     def bring(self, *wanted: dict[str, Any], **settings: Any) -> tuple[bool, list[Outcome]]:
-        source = make_source(f"file://{self.source}", "weights_source")
+        source = [Folder(self.source)]
         result: tuple[bool, list[Outcome]] = present(
             self.store, parse_models(list(wanted)), source, Settings(**settings)
         )
