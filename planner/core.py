@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from planner import container_toolkit, entries, facts, gpus, mig, watch
@@ -186,7 +187,7 @@ class _Maker:
         if lock is None:
             return None
         facts.check_resources(model, self.document.facts, lock, self.problems, cpu=not devices)
-        self.weights.setdefault(lock.name, lock)
+        self.weights.setdefault(lock.name, replace(lock, repo=lock.repo or model.repo))
         return {
             "name": model.name,
             "engine": model.engine,

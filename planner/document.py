@@ -60,6 +60,7 @@ class Model:
     port: int | None = None
     image: str | None = None
     revision: str | None = None
+    repo: str | None = None
     resources: Resources = Resources()
     engine_args: Mapping[str, object] = field(default_factory=dict)
 
@@ -85,13 +86,14 @@ class Image:
 
 @dataclass(frozen=True)
 class Lock:
-    """One entry of redoubt_model_locks: the exact files of a model."""
+    """One entry of redoubt_model_locks: the exact files of a model; `repo` is its name on a hub."""
 
     name: str
     revision: str
     license: str
     total_size: int
     files: tuple[Mapping[str, object], ...]
+    repo: str | None = None
 
 
 @dataclass(frozen=True)

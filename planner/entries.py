@@ -28,6 +28,7 @@ def weights_entry(lock: Lock) -> dict[str, Any]:
     return {
         "name": lock.name,
         "revision": lock.revision,
+        "repo": lock.repo or "",
         "license": lock.license,
         "total_size": lock.total_size,
         "files": [dict(file) for file in lock.files],

@@ -32,6 +32,11 @@ REVISION = Pattern(
     "a revision is a full commit, not a branch or a tag",
     "write the 40 hexadecimal digits of the commit",
 )
+REPO = Pattern(
+    re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*"),
+    "it is not the name of a repository",
+    "write it as the hub does, such as Qwen/Qwen2.5-7B-Instruct",
+)
 SIZE = Pattern(re.compile(r"[1-9][0-9]*[bkmg]"), "it is not a size", "write a number and b, k, m or g, such as 8g")
 
 

@@ -118,6 +118,7 @@ def _model(raw: object, where: str, problems: Problems) -> Model | None:
         port=fields.integer(raw, "port", where, problems, low=1024, high=65535),
         image=fields.text(raw, "image", where, problems, optional=True),
         revision=fields.text(source, "revision", f"{where}.source", problems, pattern=fields.REVISION, optional=True),
+        repo=fields.text(source, "repo", f"{where}.source", problems, pattern=fields.REPO, optional=True),
         resources=resources,
         engine_args=fields.mapping(raw, "engine_args", f"{where}.engine_args", problems),
     )
@@ -176,7 +177,8 @@ def _locks(raw: Mapping[str, object], problems: Problems) -> dict[str, Lock]:
         if revision is None or total_size is None or files is None:
             continue
         licence = fields.text(entry, "license", where, problems, optional=True)
-        locks[str(name)] = Lock(str(name), revision, licence or "unknown", total_size, files)
+        repo = fields.text(entry, "repo", where, problems, pattern=fields.REPO, optional=True)
+        locks[str(name)] = Lock(str(name), revision, licence or "unknown", total_size, files, repo)
     return locks
 
 

@@ -343,3 +343,14 @@ def test_the_filter_returns_plain_data_and_refuses_in_words() -> None:
     assert any("127.0.0.1:8101" in line and "CPU" in line for line in shown)
     with pytest.raises(ValueError, match="Refused: 1 problem, no host was changed"):
         filters["deployment_plan"](document(locks={}))
+
+
+def test_repository_of_a_model_comes_from_its_lock_or_its_source() -> None:
+    chosen = {"h1": host(model(source={"repo": "some-org/Small-1B"}))}
+    raw = document(chosen)
+    assert plan(raw)["weights"][0]["repo"] == "some-org/Small-1B"
+    raw["locks"]["small"]["repo"] = "locked/Small-1B"
+    assert plan(raw)["weights"][0]["repo"] == "locked/Small-1B"
+    assert plan(document())["weights"][0]["repo"] == ""
+    raw = document({"h1": host(model(source={"repo": "https://hub/some-org"}))})
+    assert "not the name of a repository" in problems(raw)["redoubt_models[0].source.repo"].why

@@ -18,6 +18,7 @@ from ansible.module_utils.artifacts.models import Settings, present
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.fetch.sources import Folder
 
+from tests.support.fault_server import serving
 from tests.support.image_archives import payload
 from tests.support.weight_trees import REVISIONS, model, write_tree
 
@@ -143,3 +144,33 @@ def test_module_refuses_with_the_reason(tmp_path: Path, arguments: dict[str, Any
     assert result["failed"] is True
     assert said in result["msg"]
     assert not (tmp_path / "models").exists()
+
+
+def test_module_asks_sources_in_order_and_shows_no_token(tmp_path: Path) -> None:
+    files = {"config.json": b"{}", "model.safetensors": payload(100_000, 3)}
+    wanted = {**model(files), "repo": "org/tiny"}
+    prefix = f"/org/tiny/resolve/{REVISIONS[0]}"
+    write_tree(tmp_path / "medium/tiny", {"config.json": b"{}"})
+    with serving({f"{prefix}/{path}": data for path, data in files.items()}) as hub:
+        sources = [
+            {"url": f"file://{tmp_path}/medium"},
+            {"url": hub.base, "kind": "hub", "token": "hf_very_secret"},
+        ]
+        result = run(tmp_path, models=[wanted], sources=sources)
+        assert result["changed"] is True
+        assert result["models"][0]["fetched"] == ["config.json", "model.safetensors"]
+        assert [asked.path for asked in hub.asked] == [f"{prefix}/model.safetensors"]
+        assert hub.asked[0].headers["Authorization"] == "Bearer hf_very_secret"
+    result = run(tmp_path, models=[{**wanted, "revision": REVISIONS[1]}], sources=sources, retries=1)
+    assert result["changed"] is True  # every blob is here
+    assert "hf_very_secret" not in json.dumps(result)
+
+
+def test_module_names_every_source_that_failed(tmp_path: Path) -> None:
+    write_tree(tmp_path / "medium/tiny", {"config.json": b"[]"})
+    with serving({}) as server:
+        sources = [{"url": f"file://{tmp_path}/medium"}, {"url": server.base}]
+        result = run(tmp_path, models=[model({"config.json": b"{}"})], sources=sources)
+    assert result["failed"] is True
+    assert f"{tmp_path}/medium/tiny/config.json: expected sha256" in result["msg"]
+    assert f"; then {server.base}/tiny/config.json: the server answers 404" in result["msg"]

@@ -101,3 +101,11 @@ def test_many_problems_are_cut_short() -> None:
         parse_models([{**GOOD, "files": [entry(path=f"../{number}") for number in range(100)]}])
     assert len(str(caught.value).splitlines()) == 21
     assert "and 80 more" in str(caught.value)
+
+
+def test_repository_is_kept_and_an_odd_one_refused() -> None:
+    assert parse_models([{**GOOD, "repo": "org/name"}])[0].repo == "org/name"
+    assert parse_models([GOOD])[0].repo == ""
+    for bad in ("../x", "a/b/c", "https://hub/a", 5):
+        with pytest.raises(Refusal, match="write it as the hub does"):
+            parse_models([{**GOOD, "repo": bad}])
