@@ -85,6 +85,11 @@ options:
   keep_revisions: {description: Revisions kept per model with the wanted one, type: int, default: 2}
   allow_pickle:
     {description: Models or model/path whose pickle files may come, type: list, elements: str, default: []}
+  allow_code:
+    description: Models or model/path whose Python files may come; an engine runs them with trust_remote_code
+    type: list
+    elements: str
+    default: []
   reserve_bytes: {description: Bytes that must stay free, type: int, default: 0}
   workers: {description: Files hashed at once; 0 for as many as there are cores up to 4, type: int, default: 0}
   ca_file: {description: Certificate authority for https; the system's when empty, type: str, default: ""}
@@ -110,7 +115,8 @@ RETURN = r"""
 models:
   description:
     - Per model. For C(present) name, revision, path, state (present, published, mended, adopted), bytes_copied,
-      bytes_reused, bytes_hashed, fetched, removed, pruned.
+      bytes_reused, bytes_hashed, fetched, removed, pruned, warnings, and facts - tensors, tensor_bytes, dtypes (bytes
+      by type), config (the geometry in config.json), gguf (figures by file), code (programs that come with it).
     - For C(verified) name, revision, path, ok, files, bytes_hashed, faults (path, kind, expected, found, text).
   type: list
   returned: present, verified
@@ -154,7 +160,7 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
         wanted = [(str(item["name"]), item.get("revision")) for item in params["models"]]
         removed = absent(store, wanted, check)
         return {"changed": bool(removed), "removed": removed}
-    models = parse_models(params["models"], params["allow_pickle"])
+    models = parse_models(params["models"], params["allow_pickle"], params["allow_code"])
     if params["state"] == "planned":
         pending, needed = planned(store, models, settings)
         return {"changed": False, "pending": pending, "needed": needed}
@@ -178,6 +184,7 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
     return {
         "changed": changed,
         "models": [vars(item) for item in outcomes],
+        "warnings": [f"{item.name}: {text}" for item in outcomes for text in item.warnings],
         "bytes": sum(item.bytes_copied for item in outcomes),
         "diff": {"before": "", "after": "".join(f"{line}\n" for line in lines)},
     }
@@ -203,6 +210,7 @@ def main() -> None:
             "progress_file": {"type": "path", "default": "/var/lib/redoubt/progress/weights.json"},
             "keep_revisions": {"type": "int", "default": 2},
             "allow_pickle": {"type": "list", "elements": "str", "default": []},
+            "allow_code": {"type": "list", "elements": "str", "default": []},
             "reserve_bytes": {"type": "int", "default": 0},
             "workers": {"type": "int", "default": 0},
             "ca_file": {"type": "str", "default": ""},

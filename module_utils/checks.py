@@ -199,7 +199,8 @@ def _release(check: Check) -> Answer:
 def _weights(check: Check) -> Answer:
     row = check["model"]
     try:
-        models = parse_models([row], allow_pickle=[row["name"]])  # whether pickles are wanted was decided earlier
+        # Whether pickles and programs are wanted was decided earlier.
+        models = parse_models([row], allow_pickle=[row["name"]], allow_code=[row["name"]])
     except Refusal as refusal:
         return False, str(refusal)
     verdict = verified(Store(Path(check["root"]), Path(check["stamps"])), models, Settings(), check["deep"])[0]

@@ -71,10 +71,13 @@ def path_problem(path: object) -> str | None:
     return None
 
 
-def parse_models(raw: Sequence[Mapping[str, Any]], allow_pickle: Collection[str] = ()) -> list[Model]:
-    """Turn ``[{name, revision, files: [{path, size, sha256}]}]`` into models.
+def parse_models(
+    raw: Sequence[Mapping[str, Any]], allow_pickle: Collection[str] = (), allow_code: Collection[str] = ()
+) -> list[Model]:
+    """Turn ``[{name, revision, files: [{path, size, sha256}], repo}]`` into models.
 
-    ``allow_pickle`` names models (or ``name/path``) whose pickle files are wanted. Raises Refusal with every problem.
+    ``allow_pickle`` and ``allow_code`` name models (or ``name/path``) whose pickle files and whose Python files are
+    wanted. Raises Refusal with every problem.
     """
     problems: list[str] = []
     models: list[Model] = []
@@ -97,6 +100,7 @@ def parse_models(raw: Sequence[Mapping[str, Any]], allow_pickle: Collection[str]
             found += wrong
             found += _clashes(entries)
             found += _pickles(str(name), entries, allow_pickle)
+            found += _code(str(name), entries, allow_code)
         problems += [f"{where}: {problem}" for problem in found]
         if not found:
             models.append(Model(str(name), str(revision), tuple(entries), item.get("repo") or ""))
@@ -154,12 +158,21 @@ def parents(path: str) -> list[str]:
 
 def _pickles(name: str, entries: Sequence[FileEntry], allowed: Collection[str]) -> Iterator[str]:
     for entry in entries:
-        if (
-            entry.path.lower().endswith(PICKLE_SUFFIXES)
-            and name not in allowed
-            and f"{name}/{entry.path}" not in allowed
-        ):
+        if entry.path.lower().endswith(PICKLE_SUFFIXES) and not _is_allowed(name, entry, allowed):
             yield (
                 f"{entry.path} is of a pickle format, which can run code when it is loaded; use the .safetensors "
                 f"files, or add '{name}/{entry.path}' to weights_allow_pickle"
             )
+
+
+def _code(name: str, entries: Sequence[FileEntry], allowed: Collection[str]) -> Iterator[str]:
+    for entry in entries:
+        if entry.path.lower().endswith(".py") and not _is_allowed(name, entry, allowed):
+            yield (
+                f"{entry.path} is a program, which an engine runs with trust_remote_code; read it, then add "
+                f"'{name}/{entry.path}' to weights_allow_code, or take it out of the lock"
+            )
+
+
+def _is_allowed(name: str, entry: FileEntry, allowed: Collection[str]) -> bool:
+    return name in allowed or f"{name}/{entry.path}" in allowed

@@ -14,6 +14,7 @@ from typing import Any
 from ansible.module_utils.fetch.sources import Item, Source
 
 from .errors import Refusal
+from .inspection import inspect
 from .ledger import Ledger
 from .manifest import FileEntry, Model
 from .progress import Progress
@@ -52,6 +53,8 @@ class Outcome:
     bytes_copied: int = 0
     bytes_reused: int = 0
     bytes_hashed: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     pruned: list[str] = field(default_factory=list)
@@ -300,6 +303,7 @@ def _settle(
         store.clear_staging(model, ledger)
         had = supply(store, model, item.needed, sources, settings.how, pool, progress, ledger)
         outcome.bytes_copied, outcome.bytes_reused, outcome.fetched = had.copied, had.reused, had.fetched
+        item.stamp.facts = _facts_of_new(store, item)
         store.publish(model, item.needed, found.unlisted, ledger, found.exists)
     for name, mode in found.modes.items():
         if os.path.lexists(path / name):
@@ -311,12 +315,33 @@ def _settle(
     ]
     if outcome.state == "present" and any(adopted):
         outcome.state = "adopted"
+    looked = not item.stamp.facts
+    if looked:
+        item.stamp.facts, outcome.warnings = inspect(model, lambda entry: path / entry.path)
+    outcome.facts = item.stamp.facts
     others = [short for short in store.revisions(model.name) if short != path.name]
     newest = all(item.stamp.chosen > store.chosen(model.name, short) for short in others)
-    if outcome.state != "present" or not newest:
+    if outcome.state != "present" or not newest or looked:
         chosen = item.stamp.chosen if item.stamp.chosen and newest else time.time()
         Stamp(chosen, item.stamp.facts).write(store.stamp(model))
     return outcome
+
+
+def _facts_of_new(store: Store, item: _Work) -> dict[str, Any]:
+    """Read the headers of files before anybody sees them. Raises Refusal for a model that no engine could load."""
+    needed = {entry.path for entry in item.needed}
+    published = store.published(item.model)
+
+    def place(entry: FileEntry) -> Path:
+        return store.blobs.path(entry.sha256) if entry.path in needed else published / entry.path
+
+    facts, problems = inspect(item.model, place)
+    if problems:
+        texts = [f"model {item.model.name}: {problem}" for problem in problems]
+        raise Refusal(
+            [*texts, f"The files are as the lock says, so the lock is of a broken model; {published} is as it was"]
+        )
+    return facts
 
 
 def _set_mode(store: Store, path: Path, mode: int, ledger: Ledger) -> None:

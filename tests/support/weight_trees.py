@@ -40,10 +40,10 @@ def write_tree(root: Path, files: Mapping[str, bytes]) -> None:
 
 def main(folder: Path) -> None:
     """Write first/tiny and second/tiny, two revisions that share one file, and list.json."""
-    shared = {"config.json": b'{"model_type": "tiny"}\n', "shards/1.safetensors": payload(40 << 20, 1)}
+    shared = {"config.json": b'{"model_type": "tiny"}\n', "shards/1.dat": payload(40 << 20, 1)}
     documents = []
     for name, revision, seed in (("first", REVISIONS[0], 2), ("second", REVISIONS[1], 3)):
-        files = {**shared, "shards/2.safetensors": payload(24 << 20, seed)}
+        files = {**shared, "shards/2.dat": payload(24 << 20, seed)}
         write_tree(folder / name / "tiny", files)
         documents.append(model(files, revision=revision))
     (folder / "list.json").write_text(json.dumps(documents, indent=1))

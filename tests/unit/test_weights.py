@@ -26,8 +26,8 @@ from ansible.module_utils.fetch.http import Network
 
 from tests.support.weight_trees import REVISIONS, model, write_tree
 
-FILES = {"config.json": b"{}", "shards/1.safetensors": b"x" * 100_000, "shards/2.safetensors": b"y" * 50_000}
-OTHER = {**FILES, "shards/2.safetensors": b"z" * 50_000}
+FILES = {"config.json": b"{}", "shards/1.dat": b"x" * 100_000, "shards/2.dat": b"y" * 50_000}
+OTHER = {**FILES, "shards/2.dat": b"z" * 50_000}
 
 
 class Site:
@@ -117,7 +117,7 @@ def test_check_mode_promises_and_touches_nothing(site: Site) -> None:
     ("spoil", "said"),
     [
         (lambda root: (root / "config.json").unlink(), "config.json: is missing there"),
-        (lambda root: os.truncate(root / "shards/1.safetensors", 9), "expected 100000 bytes, found 9"),
+        (lambda root: os.truncate(root / "shards/1.dat", 9), "expected 100000 bytes, found 9"),
         (lambda root: (root / "config.json").write_bytes(b"[]"), "expected sha256"),
         (lambda root: shutil.rmtree(root.parent), "is the medium mounted?"),
     ],
@@ -135,12 +135,12 @@ def test_bad_source_is_refused_and_nothing_becomes_visible(
 
 def test_every_wrong_file_is_named_with_expected_and_found(site: Site) -> None:
     for name in ("1", "2"):
-        path = site.source / f"tiny/shards/{name}.safetensors"
+        path = site.source / f"tiny/shards/{name}.dat"
         path.write_bytes(b"w" * path.stat().st_size)
     with pytest.raises(Refusal) as caught:
         site.bring()
     for name in ("1", "2"):
-        assert f"{site.source}/tiny/shards/{name}.safetensors: expected sha256" in str(caught.value)
+        assert f"{site.source}/tiny/shards/{name}.dat: expected sha256" in str(caught.value)
 
 
 @pytest.mark.parametrize("place", ["tiny/config.json", "tiny/shards", "tiny"])
@@ -173,13 +173,13 @@ def test_symbolic_links_in_the_target_are_refused(site: Site, tmp_path: Path, pl
 
 def test_flipped_bit_is_found_named_and_mended_by_that_file_only(site: Site) -> None:
     site.bring()
-    site.tamper("shards/1.safetensors", flip)
+    site.tamper("shards/1.dat", flip)
     verdict = site.verdict()
     assert verdict["ok"] is False
     (fault,) = verdict["faults"]
-    assert (fault["path"], fault["kind"]) == ("shards/1.safetensors", "digest")
+    assert (fault["path"], fault["kind"]) == ("shards/1.dat", "digest")
     changed, (outcome,) = site.bring()
-    assert (changed, outcome.state, outcome.fetched) == (True, "mended", ["shards/1.safetensors"])
+    assert (changed, outcome.state, outcome.fetched) == (True, "mended", ["shards/1.dat"])
     assert site.contents() == FILES
     assert site.verdict(deep=True)["ok"] is True
     assert site.bring()[0] is False
@@ -187,23 +187,23 @@ def test_flipped_bit_is_found_named_and_mended_by_that_file_only(site: Site) -> 
 
 def test_bit_that_rots_under_the_stamp_is_found_by_a_deep_look(site: Site) -> None:
     site.bring()
-    site.tamper("shards/1.safetensors", flip)
+    site.tamper("shards/1.dat", flip)
     # What a disk does behind the file system's back: the ledger still fits.
     ledger = Ledger.read(site.store.ledger_file)
-    ledger.note((site.published / "shards/1.safetensors").stat(), digest(FILES["shards/1.safetensors"]))
+    ledger.note((site.published / "shards/1.dat").stat(), digest(FILES["shards/1.dat"]))
     ledger.write()
     assert site.verdict()["ok"] is True
-    assert [fault["path"] for fault in site.verdict(deep=True)["faults"]] == ["shards/1.safetensors"]
+    assert [fault["path"] for fault in site.verdict(deep=True)["faults"]] == ["shards/1.dat"]
 
 
 @pytest.mark.parametrize(
     ("spoil", "kind"),
     [
-        (lambda root: (root / "shards/2.safetensors").unlink(), "missing"),
-        (lambda root: os.truncate(root / "shards/2.safetensors", 5), "size"),
-        (lambda root: (root / "evil.safetensors").write_bytes(b"1"), "unlisted"),
+        (lambda root: (root / "shards/2.dat").unlink(), "missing"),
+        (lambda root: os.truncate(root / "shards/2.dat", 5), "size"),
+        (lambda root: (root / "evil.dat").write_bytes(b"1"), "unlisted"),
         (lambda root: (root / "folder").mkdir(), "unlisted"),
-        (lambda root: _replace_by_link(root / "shards/2.safetensors"), "kind"),
+        (lambda root: _replace_by_link(root / "shards/2.dat"), "kind"),
         (lambda root: _replace_by_folder(root / "config.json"), "kind"),
     ],
 )
@@ -261,7 +261,7 @@ def test_lock_that_changed_under_the_same_revision_is_followed(site: Site) -> No
     site.bring()
     write_tree(site.source / "tiny", OTHER)
     _, (outcome,) = site.bring([model(OTHER)])
-    assert outcome.fetched == ["shards/2.safetensors"]
+    assert outcome.fetched == ["shards/2.dat"]
     assert site.contents() == OTHER
 
 
@@ -301,7 +301,7 @@ def test_second_run_at_the_same_time_is_refused(site: Site) -> None:
 
 def test_staged_files_of_a_run_cut_short_are_proved_and_taken_over(site: Site) -> None:
     staged = site.store.incoming / "tiny" / REVISIONS[0][:12]
-    write_tree(staged / "tree", {"shards/1.safetensors": FILES["shards/1.safetensors"], "config.json": b"[]"})
+    write_tree(staged / "tree", {"shards/1.dat": FILES["shards/1.dat"], "config.json": b"[]"})
     write_tree(staged / "tree", {"stray": b"1", "shards/.ansible_tmp1": b"2"})
     write_tree(staged / "parts", {"7": b"half"})
     (staged / "tree/shards").chmod(0o555)
@@ -408,17 +408,17 @@ def test_names_are_quoted_in_addresses(site: Site, web: tuple[str, type[Handler]
 
 def test_web_server_that_lacks_cuts_or_changes_a_file(site: Site, web: tuple[str, type[Handler]]) -> None:
     address, handler = web
-    handler.short = "2.safetensors"
-    with pytest.raises(Refusal, match=r"2\.safetensors: expected 50000 bytes, found 25000"):
+    handler.short = "2.dat"
+    with pytest.raises(Refusal, match=r"2\.dat: expected 50000 bytes, found 25000"):
         site.bring(address=address)
     handler.short = ""
-    write_tree(site.source / "tiny", {"shards/2.safetensors": b"w" * 50_000})
-    with pytest.raises(Refusal, match=r"2\.safetensors: expected sha256"):
+    write_tree(site.source / "tiny", {"shards/2.dat": b"w" * 50_000})
+    with pytest.raises(Refusal, match=r"2\.dat: expected sha256"):
         site.bring(address=address)
-    write_tree(site.source / "tiny", {"shards/2.safetensors": b"w" * 50_001})
+    write_tree(site.source / "tiny", {"shards/2.dat": b"w" * 50_001})
     with pytest.raises(Refusal, match="expected 50000 bytes, the server offers 50001"):
         site.bring(address=address)
-    (site.source / "tiny/shards/2.safetensors").unlink()
+    (site.source / "tiny/shards/2.dat").unlink()
     with pytest.raises(Refusal, match="the server answers 404"):
         site.bring(address=address)
     assert not site.published.exists()

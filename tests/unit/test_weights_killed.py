@@ -147,7 +147,7 @@ def test_module_refuses_with_the_reason(tmp_path: Path, arguments: dict[str, Any
 
 
 def test_module_asks_sources_in_order_and_shows_no_token(tmp_path: Path) -> None:
-    files = {"config.json": b"{}", "model.safetensors": payload(100_000, 3)}
+    files = {"config.json": b"{}", "model.dat": payload(100_000, 3)}
     wanted = {**model(files), "repo": "org/tiny"}
     prefix = f"/org/tiny/resolve/{REVISIONS[0]}"
     write_tree(tmp_path / "medium/tiny", {"config.json": b"{}"})
@@ -158,8 +158,8 @@ def test_module_asks_sources_in_order_and_shows_no_token(tmp_path: Path) -> None
         ]
         result = run(tmp_path, models=[wanted], sources=sources)
         assert result["changed"] is True
-        assert result["models"][0]["fetched"] == ["config.json", "model.safetensors"]
-        assert [asked.path for asked in hub.asked] == [f"{prefix}/model.safetensors"]
+        assert result["models"][0]["fetched"] == ["config.json", "model.dat"]
+        assert [asked.path for asked in hub.asked] == [f"{prefix}/model.dat"]
         assert hub.asked[0].headers["Authorization"] == "Bearer hf_very_secret"
     result = run(tmp_path, models=[{**wanted, "revision": REVISIONS[1]}], sources=sources, retries=1)
     assert result["changed"] is True  # every blob is here

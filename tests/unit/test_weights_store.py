@@ -28,9 +28,9 @@ from tests.support.weight_trees import REVISIONS, model, write_tree
 
 PIECE = 64 << 10
 BIG = payload(10 * PIECE + 777, 8)
-SHARED = {"config.json": b"{}", "shared.safetensors": b"s" * 100_000}
-FIRST = {**SHARED, "own.safetensors": b"1" * 50_000}
-SECOND = {**SHARED, "own.safetensors": b"2" * 60_000}
+SHARED = {"config.json": b"{}", "shared.dat": b"s" * 100_000}
+FIRST = {**SHARED, "own.dat": b"1" * 50_000}
+SECOND = {**SHARED, "own.dat": b"2" * 60_000}
 
 
 class Site:
@@ -73,7 +73,7 @@ def digest(data: bytes) -> str:
 def test_two_models_share_the_bytes_of_a_file_and_stay_proved(site: Site) -> None:
     _, (one, two) = site.bring(ONE, TWO)
     assert (one.bytes_copied, two.bytes_copied, two.bytes_reused) == (150_002, 60_000, 100_002)
-    assert two.fetched == ["own.safetensors"]
+    assert two.fetched == ["own.dat"]
     assert site.blobs() == {
         digest(b"{}"): 3,
         digest(b"s" * 100_000): 3,
@@ -109,20 +109,20 @@ def test_pruned_revision_frees_its_blobs_and_its_successor_stays_proved(site: Si
 
 def test_damage_to_shared_bytes_is_mended_in_both_models_by_one_copy(site: Site) -> None:
     site.bring(ONE, TWO)
-    target = site.tree("one") / "shared.safetensors"
+    target = site.tree("one") / "shared.dat"
     target.chmod(0o644)
     with target.open("r+b") as stream:
         stream.write(b"X")
     _, (one, two) = site.bring(ONE, TWO)
     assert (one.state, one.bytes_copied, two.state, two.bytes_copied) == ("mended", 100_000, "mended", 0)
     for name in ("one", "two"):
-        assert (site.tree(name) / "shared.safetensors").read_bytes() == SHARED["shared.safetensors"]
+        assert (site.tree(name) / "shared.dat").read_bytes() == SHARED["shared.dat"]
     assert site.bring(ONE, TWO)[0] is False
 
 
 def test_file_put_in_place_of_a_link_is_seen_by_its_inode(site: Site) -> None:
     site.bring(ONE)
-    target = site.tree("one") / "own.safetensors"
+    target = site.tree("one") / "own.dat"
     status = target.stat()
     target.unlink()
     target.write_bytes(b"9" * 50_000)
@@ -130,7 +130,7 @@ def test_file_put_in_place_of_a_link_is_seen_by_its_inode(site: Site) -> None:
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
     _, (outcome,) = site.bring(ONE)
     assert (outcome.state, outcome.bytes_copied, outcome.bytes_reused) == ("mended", 0, 50_000)
-    assert target.read_bytes() == FIRST["own.safetensors"]
+    assert target.read_bytes() == FIRST["own.dat"]
 
 
 def as_first_version(site: Site, name: str, document: dict[str, Any], files: dict[str, bytes]) -> None:
@@ -165,7 +165,7 @@ def test_trees_of_the_first_version_are_taken_over_without_reading_them(site: Si
     changed, outcomes = site.bring(ONE, TWO)
     assert changed
     assert [(item.state, item.bytes_hashed, item.bytes_copied) for item in outcomes] == [("adopted", 0, 0)] * 2
-    assert site.blobs()[digest(SHARED["shared.safetensors"])] == 3  # two copies became one
+    assert site.blobs()[digest(SHARED["shared.dat"])] == 3  # two copies became one
     changed, outcomes = site.bring(ONE, TWO)
     assert (changed, [item.bytes_hashed for item in outcomes]) == (False, [0, 0])
     assert site.store.chosen("one", REVISIONS[0][:12]) == 5.0
@@ -173,14 +173,14 @@ def test_trees_of_the_first_version_are_taken_over_without_reading_them(site: Si
 
 def test_changed_file_of_a_first_versions_tree_is_not_believed(site: Site) -> None:
     as_first_version(site, "one", ONE, FIRST)
-    target = site.tree("one") / "own.safetensors"
+    target = site.tree("one") / "own.dat"
     status = target.stat()
     target.chmod(0o644)
     target.write_bytes(b"9" * 50_000)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
     _, (outcome,) = site.bring(ONE)
-    assert (outcome.state, outcome.fetched) == ("mended", ["own.safetensors"])
-    assert target.read_bytes() == FIRST["own.safetensors"]
+    assert (outcome.state, outcome.fetched) == ("mended", ["own.dat"])
+    assert target.read_bytes() == FIRST["own.dat"]
 
 
 def test_blob_without_proof_is_hashed_before_a_tree_gets_it(site: Site) -> None:
@@ -190,20 +190,20 @@ def test_blob_without_proof_is_hashed_before_a_tree_gets_it(site: Site) -> None:
     absent_blob.write_bytes(b"8" * 60_000)
     _, (_, two) = site.bring(ONE, TWO)
     assert two.bytes_copied == 60_000
-    assert (site.tree("two") / "own.safetensors").read_bytes() == SECOND["own.safetensors"]
+    assert (site.tree("two") / "own.dat").read_bytes() == SECOND["own.dat"]
 
 
 def test_more_names_than_an_inode_may_have_become_copies(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.link
 
     def refuse(source: Path, target: Path) -> None:
-        if Path(source).name == digest(FIRST["own.safetensors"]):
+        if Path(source).name == digest(FIRST["own.dat"]):
             raise OSError(errno.EMLINK, "Too many links")
         real(source, target)
 
     monkeypatch.setattr(os, "link", refuse)
     site.bring(ONE)
-    assert (site.tree("one") / "own.safetensors").read_bytes() == FIRST["own.safetensors"]
+    assert (site.tree("one") / "own.dat").read_bytes() == FIRST["own.dat"]
     assert site.bring(ONE)[0] is False
     changed, (outcome,) = site.bring(ONE)
     assert (changed, outcome.bytes_hashed) == (False, 0)
@@ -211,7 +211,7 @@ def test_more_names_than_an_inode_may_have_become_copies(site: Site, monkeypatch
 
 def test_touched_file_is_hashed_once_and_then_believed_again(site: Site) -> None:
     site.bring(ONE)
-    os.utime(site.tree("one") / "own.safetensors")
+    os.utime(site.tree("one") / "own.dat")
     changed, (outcome,) = site.bring(ONE)
     assert (changed, outcome.bytes_hashed, outcome.bytes_copied) == (False, 50_000, 0)
     assert site.bring(ONE)[1][0].bytes_hashed == 0
@@ -230,7 +230,7 @@ class Fetched:
 
     def __init__(self, root: Path, server: FaultServer) -> None:
         self.store = Store(root / "models", root / "state")
-        self.model = parse_models([model({"big.safetensors": BIG}, name="big")])
+        self.model = parse_models([model({"big.dat": BIG}, name="big")])
         self.server = server
 
     def bring(self) -> Outcome:
@@ -241,7 +241,7 @@ class Fetched:
 
     @property
     def path(self) -> Path:
-        return Path(self.store.published(self.model[0])) / "big.safetensors"
+        return Path(self.store.published(self.model[0])) / "big.dat"
 
     def damage(self, change: Callable[[bytearray], bytearray]) -> None:
         self.path.chmod(0o644)
@@ -250,7 +250,7 @@ class Fetched:
 
 @pytest.fixture
 def fetched(tmp_path: Path) -> Iterator[Fetched]:
-    with serving({"/big/big.safetensors": BIG}) as server:
+    with serving({"/big/big.dat": BIG}) as server:
         yield Fetched(tmp_path, server)
 
 
@@ -278,7 +278,7 @@ def test_damaged_file_gets_its_damaged_pieces_only(
     inode = fetched.path.stat().st_ino
     fetched.damage(change)
     outcome = fetched.bring()
-    assert (outcome.state, outcome.fetched) == ("mended", ["big.safetensors"])
+    assert (outcome.state, outcome.fetched) == ("mended", ["big.dat"])
     assert fetched.path.read_bytes() == BIG
     assert fetched.server.total() - before == cost
     assert fetched.path.stat().st_ino != inode  # an engine that has the old file open sees no half-mended one

@@ -18,7 +18,7 @@ from tests.support.plays import Play, run_play
 from tests.support.weight_trees import REVISIONS
 
 FIRST, SECOND = (f"/srv/redoubt/models/tiny/{revision[:12]}" for revision in REVISIONS)
-SHARD = "shards/2.safetensors"
+SHARD = "shards/2.dat"
 PROGRESS = "/var/lib/redoubt/progress/weights.json"
 # Spoils the second byte of a file and puts its time back, as a broken disk does.
 FLIP = (
@@ -31,7 +31,7 @@ STALLING_SERVER = """
 import http.server, os, shutil, time
 class Handler(http.server.SimpleHTTPRequestHandler):
     def copyfile(self, source, outputfile):
-        if "2.safe" not in self.path:
+        if "2.dat" not in self.path:
             return shutil.copyfileobj(source, outputfile)
         outputfile.write(source.read(9000000))
         outputfile.flush()
@@ -172,7 +172,7 @@ def test_killed_run_shows_nothing_and_the_next_one_takes_over_what_arrived(
     host.check_output("systemd-run --unit test-stall python3 -c %s", STALLING_SERVER)
     # The first shard is the same in both revisions, so the host has it; the configuration is brought, and stays.
     sums = {file["path"]: file["sha256"] for file in second["files"]}
-    staged = f"/srv/redoubt/models/.blobs/sha256/{sums['shards/1.safetensors'][:2]}/{sums['shards/1.safetensors']}"
+    staged = f"/srv/redoubt/models/.blobs/sha256/{sums['shards/1.dat'][:2]}/{sums['shards/1.dat']}"
     try:
         with ThreadPoolExecutor() as pool:
             running = pool.submit(play, weights_models=[second], weights_source="http://127.0.0.1:8089")
@@ -188,7 +188,7 @@ def test_killed_run_shows_nothing_and_the_next_one_takes_over_what_arrived(
     assert not host.file(SECOND).exists
     inode = host.check_output("stat -c %%i %s", staged)
     assert play(weights_models=[second], weights_source="file:///media/trees/second").status == 0
-    assert host.check_output("stat -c %%i %s", f"{SECOND}/shards/1.safetensors") == inode
+    assert host.check_output("stat -c %%i %s", f"{SECOND}/shards/1.dat") == inode
     assert host.file(FIRST).is_directory  # the previous revision stays
 
 
