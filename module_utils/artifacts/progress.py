@@ -7,16 +7,19 @@ import json
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 INTERVAL = 0.5
+RATE_SECONDS = 10.0  # the rate is that of so many last seconds
 
 
 class Progress:
     """Counts bytes from any thread and writes them down at most twice a second.
 
-    The file holds ``{schema, what, item, done_bytes, total_bytes, bytes_per_second, seconds, finished, pid, updated}``.
+    The file holds ``{schema, what, item, done_bytes, total_bytes, bytes_per_second, seconds_left, seconds, finished,
+    pid, updated}``; the rate is that of the last seconds, and seconds_left is null while nobody can tell.
     A file that cannot be written is no reason to stop the work: it is then left out.
     """
 
@@ -29,6 +32,7 @@ class Progress:
         self._item = ""
         self._start = clock()
         self._written = float("-inf")
+        self._marks = deque([(self._start, 0)])
         self._lock = threading.Lock()
 
     def add(self, count: int, item: str) -> None:
@@ -41,10 +45,18 @@ class Progress:
                 self._written = now
                 self._write(finished=False)
 
+    def tick(self) -> None:
+        """Let time pass: also while nothing comes, a watcher sees that the work goes on, and how slowly."""
+        with self._lock:
+            now = self._clock()
+            if now - self._written >= INTERVAL:
+                self._written = now
+                self._write(finished=False)
+
     def finish(self) -> None:
         """Write the last state, if any state was ever written."""
         with self._lock:
-            if self.done:
+            if self._written >= self._start:
                 self._write(finished=True)
 
     @property
@@ -55,15 +67,21 @@ class Progress:
     def _write(self, finished: bool) -> None:
         if self.path is None:
             return
-        seconds = max(self.seconds, 1e-6)
+        now = self._clock()
+        while len(self._marks) > 1 and now - self._marks[0][0] > RATE_SECONDS:
+            self._marks.popleft()
+        since, before = self._marks[0]
+        rate = int((self.done - before) / max(now - since, 1e-6))
+        self._marks.append((now, self.done))
         document = {
             "schema": 1,
             "what": self.what,
             "item": self._item,
             "done_bytes": self.done,
             "total_bytes": self.total,
-            "bytes_per_second": int(self.done / seconds),
-            "seconds": round(seconds, 1),
+            "bytes_per_second": rate,
+            "seconds_left": int(max(0, self.total - self.done) / rate) if rate and self.total else None,
+            "seconds": round(self.seconds, 1),
             "finished": finished,
             "pid": os.getpid(),
             "updated": int(time.time()),

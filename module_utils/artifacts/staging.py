@@ -157,7 +157,8 @@ class _Arrivals:
             return {}
         jobs = [self._job(entry, sources, how) for entry in lacking]
         try:
-            fetch(jobs, how.limits, self._progress.add, self._take)
+            self._progress.tick()
+            fetch(jobs, how.limits, self._progress.add, self._take, self._progress.tick)
         finally:
             if self._small:
                 # One call for all small files; only then are they known as proved.

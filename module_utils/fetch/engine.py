@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import queue
 import threading
 import time
 import zlib
@@ -15,18 +16,27 @@ from .pace import Bandwidth
 from .sources import Body, Channel, Source
 
 CHUNK = 256 << 10
+TICK = 1.0
 SLOWEST = 1024  # bytes per second that a connection must bring over its timeout
 
 OnBytes = Callable[[int, str], None]
 
 
-def fetch(jobs: Sequence[Job], limits: Limits, on_bytes: OnBytes, on_done: Callable[[Job], None]) -> None:
+def fetch(
+    jobs: Sequence[Job],
+    limits: Limits,
+    on_bytes: OnBytes,
+    on_done: Callable[[Job], None],
+    on_tick: Callable[[], None] = lambda: None,
+) -> None:
     """Bring every file; `on_done` gets each job, in this thread, when its file is proved or no source is left for it.
+
+    `on_tick` is called in this thread about once a second, whether bytes come or not.
 
     A job without `problems` at its end is good, and its bytes are at its `path`: on the disk for a large file, on the
     way there for a small one. Raises what ends the whole work: Refusal (disk full), OSError.
     """
-    _Engine(jobs, limits, on_bytes).run(on_done)
+    _Engine(jobs, limits, on_bytes).run(on_done, on_tick)
 
 
 class _Engine:
@@ -38,13 +48,17 @@ class _Engine:
         self._jobs = jobs
         self._threads: list[threading.Thread] = []
 
-    def run(self, on_done: Callable[[Job], None]) -> None:
+    def run(self, on_done: Callable[[Job], None], on_tick: Callable[[], None]) -> None:
         board = self._board
         for _ in range(min(board.limits.connections, total_pieces(self._jobs))):
             self._start(lambda: _Connection(board, self._bandwidth, self._on_bytes).work())
         try:
             while self._left:
-                event = board.ended.get()
+                try:
+                    event = board.ended.get(timeout=TICK)
+                except queue.Empty:
+                    on_tick()
+                    continue
                 if isinstance(event, BaseException):
                     raise event
                 self._left -= 1

@@ -1,0 +1,81 @@
+"""Action of the module `weights`: runs it, and meanwhile says how far each host is, every five seconds.
+
+The module writes its progress to a file on the host, which is read over a connection of its own. A run that takes less
+than five seconds costs nothing more.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shlex
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+INTERVAL = 5.0
+DEFAULT_FILE = "/var/lib/redoubt/progress/weights.json"
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible publishes no types
+    """Runs the module and shows its progress."""
+
+    interval = INTERVAL
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the module on the host; its result is the module's."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        host = str((task_vars or {}).get("inventory_hostname", "?"))
+        ended = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=[host, ended], daemon=True)
+        watcher.start()
+        try:
+            result.update(self._execute_module(task_vars=task_vars))
+        finally:
+            ended.set()
+            watcher.join(self.interval)
+        return result
+
+    def _watch(self, host: str, ended: threading.Event) -> None:
+        path = str(self._task.args.get("progress_file") or DEFAULT_FILE)
+        connection = None
+        while not ended.wait(self.interval):
+            try:
+                # A copy: the module holds the first one until it ends.
+                connection = connection or copy.copy(self._connection)
+                status, output, _ = connection.exec_command(f"cat {shlex.quote(path)}", sudoable=False)
+                document = json.loads(output) if status == 0 else {}
+            except Exception as error:  # the display must never end a deployment
+                Display().vvv(f"no progress of weights on {host}: {error}")
+                continue
+            if document and not document.get("finished"):
+                Display().display(f"weights on {host}: {line(document)}")
+
+
+def line(document: Mapping[str, Any]) -> str:
+    """Say how far a run is: bytes, rate, time left, and the file that came last."""
+    done, total = document["done_bytes"], document["total_bytes"]
+    parts = [f"{size(done)} of {size(max(total, done))}", f"{size(document['bytes_per_second'])}/s"]
+    if document.get("seconds_left") is not None:
+        parts.append(f"{clock(document['seconds_left'])} left")
+    return ", ".join(parts) + f" ({document['item']})"
+
+
+def size(count: float) -> str:
+    """Return bytes in a unit that fits: 1536000000 gives '1.5 GB'."""
+    for unit in UNITS[:-1]:
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} {UNITS[-1]}"
+
+
+def clock(seconds: float) -> str:
+    """Return m:ss, or h:mm:ss from an hour on."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
