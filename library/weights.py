@@ -91,7 +91,7 @@ options:
     elements: str
     default: []
   reserve_bytes: {description: Bytes that must stay free, type: int, default: 0}
-  workers: {description: Files hashed at once; 0 for as many as there are cores up to 4, type: int, default: 0}
+  workers: {description: Files hashed at once; 0 for as many as there are cores up to 16, type: int, default: 0}
   ca_file: {description: Certificate authority for https; the system's when empty, type: str, default: ""}
   timeout: {description: Seconds without an answer from a server, type: int, default: 60}
   lock_timeout: {description: Seconds to wait for another run on this host to end, type: int, default: 900}

@@ -140,9 +140,13 @@ def _entries(files: Sequence[Any]) -> tuple[list[FileEntry], list[str]]:
 
 def _clashes(entries: Sequence[FileEntry]) -> Iterator[str]:
     paths: set[str] = set()
+    folded: dict[str, str] = {}
     for entry in entries:
+        other = folded.setdefault(entry.path.casefold(), entry.path)
         if entry.path in paths:
             yield f"{entry.path} is listed twice"
+        elif other != entry.path:
+            yield f"{entry.path} and {other} differ in case only, which some media do not keep apart"
         paths.add(entry.path)
     for path in sorted(paths):
         for parent in parents(path):

@@ -22,7 +22,7 @@ from .staging import How, supply
 from .store import Store
 from .survey import Stamp, Survey, survey
 
-MOST_WORKERS = 4
+MOST_WORKERS = 16
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ def _settle(
         return outcome
     if not found.ok:
         store.clear_staging(model, ledger)
-        had = supply(store, model, item.needed, sources, settings.how, pool, progress, ledger)
+        had = supply(store, model, item.needed, found.wrong, sources, settings.how, pool, progress, ledger)
         outcome.bytes_copied, outcome.bytes_reused, outcome.fetched = had.copied, had.reused, had.fetched
         item.stamp.facts = _facts_of_new(store, item)
         store.publish(model, item.needed, found.unlisted, ledger, found.exists)
@@ -322,7 +322,9 @@ def _settle(
     others = [short for short in store.revisions(model.name) if short != path.name]
     newest = all(item.stamp.chosen > store.chosen(model.name, short) for short in others)
     if outcome.state != "present" or not newest or looked:
-        chosen = item.stamp.chosen if item.stamp.chosen and newest else time.time()
+        # Later than all others, also when the clock was set back.
+        latest = max((store.chosen(model.name, short) for short in others), default=0.0)
+        chosen = item.stamp.chosen if item.stamp.chosen and newest else max(time.time(), latest + 1)
         Stamp(chosen, item.stamp.facts).write(store.stamp(model))
     return outcome
 

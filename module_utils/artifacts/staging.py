@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,7 @@ def supply(
     store: Store,
     model: Model,
     needed: Sequence[FileEntry],
+    wrong: Collection[int],
     sources: Sequence[Source] | None,
     how: How,
     pool: Executor,
@@ -66,12 +67,13 @@ def supply(
 ) -> Supply:
     """Have a proved blob for every needed file; ``sources`` None means that the control host has sent what is lacking.
 
+    ``wrong`` holds inodes that were just read and are not what they should be.
     What an earlier run left is hashed again, not trusted: its bytes may never have reached the disk.
     Raises Refusal naming each bad file; good ones, and pieces of others, stay for the next run.
     """
     done = Supply()
     wanted = {entry.sha256: entry for entry in reversed(needed)}
-    problems = _take_local(store, model, needed, pool, progress, ledger)
+    problems = _take_local(store, model, needed, wrong, pool, progress, ledger)
     lacking = [entry for sha256, entry in wanted.items() if not _is_proved(store, sha256, ledger)]
     done.reused = sum(entry.size for entry in wanted.values()) - sum(entry.size for entry in lacking)
     if sources is None:
@@ -98,6 +100,7 @@ def _take_local(
     store: Store,
     model: Model,
     needed: Sequence[FileEntry],
+    wrong: Collection[int],
     pool: Executor,
     progress: Progress,
     ledger: Ledger,
@@ -110,12 +113,14 @@ def _take_local(
     def look(pair: tuple[FileEntry, Path]) -> _Local:
         entry, path = pair
         before = os.lstat(path)
+        if before.st_ino in wrong or before.st_size != entry.size:
+            return _Local(entry, path, before, f"expected {entry.size} bytes, found {before.st_size}, or wrong ones")
         digest, size = hash_file(path, lambda count: progress.add(count, f"{model.name}/{entry.path}"))
-        wrong = f"expected {entry.size} bytes with sha256 {entry.sha256}, found {size} bytes with {digest}"
+        said = f"expected {entry.size} bytes with sha256 {entry.sha256}, found {size} bytes with {digest}"
         right = (digest, size) == (entry.sha256, entry.size)
         if right:
             sync_file(path)
-        return _Local(entry, path, before, None if right else wrong)
+        return _Local(entry, path, before, None if right else said)
 
     problems: dict[str, str] = {}
     found: dict[Path, FileEntry] = {}

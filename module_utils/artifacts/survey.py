@@ -70,7 +70,10 @@ class Fault:
 
 @dataclass
 class Survey:
-    """What a folder holds: files proved right, those of them without a blob, faults, unlisted paths, wrong modes."""
+    """What a folder holds: files proved right, those of them without a blob, faults, unlisted paths, wrong modes.
+
+    `wrong` has the inodes of files whose bytes were read and are not right.
+    """
 
     exists: bool = True
     good: set[str] = field(default_factory=set)
@@ -78,6 +81,7 @@ class Survey:
     faults: list[Fault] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     modes: dict[str, int] = field(default_factory=dict)
+    wrong: set[int] = field(default_factory=set)
     hashed_bytes: int = 0
 
     @property
@@ -160,6 +164,7 @@ def _hash_doubtful(
         except OSError as error:
             return Fault(entry.path, "unreadable", f"sha256 {entry.sha256}", f"a read error: {error.strerror or error}")
         if byte_problem(entry, size, digest):
+            result.wrong.add(before.st_ino)
             return Fault(entry.path, "digest", f"sha256 {entry.sha256}", f"sha256 {digest}")
         return before
 

@@ -70,6 +70,7 @@ def entry(**change: Any) -> dict[str, Any]:
         ({"files": [entry(sha256="0" * 63)]}, "not 64 lower-case hex digits"),
         ({"files": [entry(sha256="A" * 64)]}, "not 64 lower-case hex digits"),
         ({"files": [entry(), entry()]}, "a is listed twice"),
+        ({"files": [entry(path="Readme"), entry(path="README")]}, "README and Readme differ in case only"),
         ({"files": [entry(), entry(path="a/b")]}, "a is listed as a file and as the folder of a/b"),
         ({"files": [entry(path="pytorch_model.BIN")]}, "pickle format"),
     ],

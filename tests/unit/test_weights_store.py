@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -306,3 +307,29 @@ def test_repair_that_fails_keeps_the_damaged_copy_for_the_next_try(fetched: Fetc
     assert fetched.bring().state == "mended"
     assert fetched.server.total() - before == PIECE
     assert list(fetched.store.blobs.partial.iterdir()) == []
+
+
+def test_clock_that_was_set_back_leaves_the_chosen_revision_chosen(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.bring(ONE)
+    write_tree(site.source / "one", SECOND)
+    later = model(SECOND, name="one", revision=REVISIONS[1])
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    site.bring(later)
+    assert site.store.revisions("one") == [REVISIONS[1][:12], REVISIONS[0][:12]]
+    stamp = (site.store.state / "one" / f"{REVISIONS[1][:12]}.json").read_bytes()
+    assert site.bring(later)[0] is False
+    assert (site.store.state / "one" / f"{REVISIONS[1][:12]}.json").read_bytes() == stamp
+
+
+def test_thousands_of_small_files(tmp_path: Path) -> None:
+    files = {f"part{number % 50}/{number}": b"%d" % (number % 1000) for number in range(4000)}
+    with serving({f"/tiny/{path}": data for path, data in files.items()}) as server:
+        store = Store(tmp_path / "models", tmp_path / "state")
+        parsed = parse_models([model(files)])
+        _, (outcome,) = present(store, parsed, [Web(server.base)], Settings())
+        assert outcome.state == "published"
+        assert len(outcome.fetched) == len(server.asked) == 1000  # the same bytes come once, whatever their names
+        assert server.connections <= 8
+    for path, data in files.items():
+        assert (store.published(parsed[0]) / path).read_bytes() == data
+    assert present(store, parsed, [], Settings())[0] is False
