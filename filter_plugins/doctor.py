@@ -58,7 +58,7 @@ def _weights_check(engine: Document, manifests: dict[str, Document], deep: bool)
         "stamps": "/var/lib/redoubt/weights",
         "model": manifests[weights["name"]],
         "deep": deep,
-        "remedy": "Remove that folder and run the weights playbook: it copies and proves the files again.",
+        "remedy": "Run the weights playbook: it fetches what is damaged again and proves it.",
     }
 
 

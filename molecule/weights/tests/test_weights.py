@@ -19,6 +19,7 @@ from tests.support.weight_trees import REVISIONS
 
 FIRST, SECOND = (f"/srv/redoubt/models/tiny/{revision[:12]}" for revision in REVISIONS)
 SHARD = "shards/2.dat"
+SHOWN_AFTER = 7  # seconds; a run says how far it is every five
 PROGRESS = "/var/lib/redoubt/progress/weights.json"
 # Spoils the second byte of a file and puts its time back, as a broken disk does.
 FLIP = (
@@ -33,7 +34,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def copyfile(self, source, outputfile):
         if "2.dat" not in self.path:
             return shutil.copyfileobj(source, outputfile)
-        outputfile.write(source.read(9000000))
+        outputfile.write(source.read(20000000))
         outputfile.flush()
         time.sleep(600)
 os.chdir("/media/trees/second")
@@ -120,7 +121,10 @@ def test_published_read_only_and_nothing_is_left_over(host: Host) -> None:
     assert host.file(f"{FIRST}/{SHARD}").mode == 0o444
     assert host.file(f"{FIRST}/{SHARD}").user == "root"
     assert host.file("/srv/redoubt/models/.incoming").mode == 0o700
-    assert host.check_output("ls -A /srv/redoubt/models/.incoming") == ""
+    assert host.check_output("ls -A /srv/redoubt/models/.incoming /srv/redoubt/models/.blobs/partial").split() == [
+        "/srv/redoubt/models/.blobs/partial:",
+        "/srv/redoubt/models/.incoming:",
+    ]
     assert json.loads(host.file(PROGRESS).content_string)["finished"] is True
 
 
@@ -164,32 +168,41 @@ def test_after_all_that_the_model_is_as_it_was(outcomes: dict[str, Outcome]) -> 
     assert outcomes["nothing was harmed"].said == ""
 
 
-def test_killed_run_shows_nothing_and_the_next_one_takes_over_what_arrived(
+def test_stalled_run_says_so_and_is_killed_and_the_next_one_takes_over_what_arrived(
     host: Host, play: Play, listed: list[Model], outcomes: dict[str, Outcome]
 ) -> None:
     assert outcomes
     second = listed[1]
+    (shard,) = (file["sha256"] for file in second["files"] if file["path"] == SHARD)
+    partial = f"/srv/redoubt/models/.blobs/partial/{shard}"
     host.check_output("systemd-run --unit test-stall python3 -c %s", STALLING_SERVER)
-    # The first shard is the same in both revisions, so the host has it; the configuration is brought, and stays.
-    sums = {file["path"]: file["sha256"] for file in second["files"]}
-    staged = f"/srv/redoubt/models/.blobs/sha256/{sums['shards/1.dat'][:2]}/{sums['shards/1.dat']}"
     try:
         with ThreadPoolExecutor() as pool:
             running = pool.submit(play, weights_models=[second], weights_source="http://127.0.0.1:8089")
-            for _ in range(120):
-                if host.file(staged).exists:
+            for _ in range(240):
+                # The journal's first line is about the file, the second about its first piece.
+                pieces = host.run("wc -l < %s", f"{partial}.journal").stdout.strip() == "2"
+                progress = json.loads(host.file(PROGRESS).content_string)
+                if pieces and not progress["finished"] and progress["seconds"] > SHOWN_AFTER:
                     break
                 time.sleep(0.5)
-            pid = json.loads(host.file(PROGRESS).content_string)["pid"]
-            host.check_output("kill -KILL %s", str(pid))
-            assert running.result().status != 0
+            host.check_output("kill -KILL %s", str(progress["pid"]))
+            killed = running.result()
     finally:
         host.check_output("systemctl stop test-stall")
+    assert killed.status != 0
+    assert f"(tiny/{SHARD})" in killed.text
+    assert "weights on molecule-weights: " in killed.text
     assert not host.file(SECOND).exists
-    inode = host.check_output("stat -c %%i %s", staged)
+    inode = host.check_output("stat -c %%i %s", partial)
     assert play(weights_models=[second], weights_source="file:///media/trees/second").status == 0
-    assert host.check_output("stat -c %%i %s", f"{SECOND}/shards/1.dat") == inode
+    assert host.check_output("stat -c %%i %s", f"{SECOND}/{SHARD}") == inode
     assert host.file(FIRST).is_directory  # the previous revision stays
+
+
+def test_revisions_share_the_bytes_of_what_did_not_change(host: Host) -> None:
+    inodes = host.check_output("stat -c %%i %s %s", f"{FIRST}/config.json", f"{SECOND}/config.json").splitlines()
+    assert inodes[0] == inodes[1]
 
 
 def test_files_from_the_control_host(host: Host, play: Play, listed: list[Model], trees: Path) -> None:
