@@ -63,7 +63,7 @@ options:
       urls: {description: "For C(addresses), C(MODEL/PATH: address), such as presigned ones", type: dict, default: {}}
   connections: {description: Connections at once, type: int, default: 8}
   bandwidth: {description: Bytes per second over all connections; 0 for no cap, type: int, default: 0}
-  retries: {description: Failures in a row after which the next source is asked, type: int, default: 8}
+  retries: {description: Failures in a row after which the next source is asked, type: int, default: 6}
   proxy:
     description: Proxy as C(http://[user:password@]host:port); what the environment says when empty.
     type: str
@@ -199,7 +199,7 @@ def main() -> None:
             "sources": {"type": "list", "elements": "dict", "default": [], "options": SOURCE},
             "connections": {"type": "int", "default": 8},
             "bandwidth": {"type": "int", "default": 0},
-            "retries": {"type": "int", "default": 8},
+            "retries": {"type": "int", "default": 6},
             "proxy": {"type": "str", "default": "", "no_log": True},
             "no_proxy": {"type": "str", "default": ""},
             "state": {"choices": ["present", "verified", "planned", "absent"], "default": "present"},

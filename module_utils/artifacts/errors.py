@@ -28,6 +28,8 @@ def plural(count: int, noun: str) -> str:
 def answer(module: Any, run: Callable[[dict[str, Any], bool], dict[str, Any]], place: str) -> None:
     """Do a module's work, `run(params, check)`, and answer Ansible: its result with ``seconds``, or the refusal.
 
+    ``warnings`` in the result are shown as such.
+
     `place` stands for the file in an error of the operating system that names none.
     """
     start = time.monotonic()
@@ -37,6 +39,8 @@ def answer(module: Any, run: Callable[[dict[str, Any], bool], dict[str, Any]], p
         module.fail_json(msg=str(refusal))
     except OSError as error:
         module.fail_json(msg=f"{error.filename or place}: {error.strerror or error}")
+    for text in result.pop("warnings", ()):
+        module.warn(text)
     result["seconds"] = round(time.monotonic() - start, 2)
     if result.get("failed"):
         module.fail_json(**result)

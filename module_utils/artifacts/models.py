@@ -82,7 +82,8 @@ def present(
         progress = _progress(settings, sum(_doubtful_bytes(store, model, ledger) for model in models))
         work = [_look(store, model, pool, progress, ledger) for model in models]
         _refuse_early(store, work, sources, settings)
-        progress.total += sum(entry.size for item in work for entry in item.needed)
+        lacking = {entry.sha256: entry.size for item in work for entry in item.needed if not _is_here(store, entry)}
+        progress.total += sum(lacking.values())
         changed = made
         outcomes: list[Outcome] = []
         for item in work:

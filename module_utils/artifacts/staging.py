@@ -197,6 +197,7 @@ class _Arrivals:
         if job.small:
             self._small.append(sha256)
             return
+        sync_folder(blobs.path(sha256).parent)
         write_pieces(blobs.pieces_of(sha256), job.cut, job.pieces.crc)
         job.journal_path.unlink(missing_ok=True)
         blobs.damaged(sha256).unlink(missing_ok=True)

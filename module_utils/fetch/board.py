@@ -27,7 +27,7 @@ class Limits:
 
     connections: int = 8
     bandwidth: int = 0
-    retries: int = 8
+    retries: int = 6
     lanes: int = 2
     timeout: float = 60
     first_pause: float = FIRST_PAUSE

@@ -16,6 +16,7 @@ from .errors import Dead, Retry, Unusable
 
 MOST_REDIRECTS = 8
 REDIRECTS = (301, 302, 303, 307, 308)
+LONGEST_CONNECT = 15.0  # seconds until a server that does not answer at all is left
 AGENT = "redoubt-weights/1"
 
 
@@ -125,6 +126,9 @@ class Client:
         kept = self._kept.pop(here, None)
         connection = kept or self._connect(here, proxy)
         try:
+            if kept is None:
+                connection.connect()
+                connection.sock.settimeout(self.network.timeout)
             connection.request("GET", target, headers=sent)
             response = connection.getresponse()
         except (http.client.HTTPException, OSError) as error:
@@ -144,11 +148,12 @@ class Client:
             if via.scheme not in ("", "http") or not via.hostname:
                 raise Dead(f"the proxy {shown(proxy)} is not an http:// address; see weights_proxy")
             address, way = (via.hostname, via.port or 3128), _proxy_headers(proxy)
+        timeout = min(self.network.timeout, LONGEST_CONNECT)
         if scheme == "http":
-            return http.client.HTTPConnection(*address, timeout=self.network.timeout)
+            return http.client.HTTPConnection(*address, timeout=timeout)
         if self._context is None:
             self._context = ssl.create_default_context(cafile=self.network.ca_file or None)
-        made = http.client.HTTPSConnection(*address, timeout=self.network.timeout, context=self._context)
+        made = http.client.HTTPSConnection(*address, timeout=timeout, context=self._context)
         if proxy:
             made.set_tunnel(host, port, way)
         return made

@@ -17,6 +17,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 INTERVAL = 5.0
+STALE = 5  # seconds
 DEFAULT_FILE = "/var/lib/redoubt/progress/weights.json"
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -47,12 +48,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible publishes no ty
             try:
                 # A copy: the module holds the first one until it ends.
                 connection = connection or copy.copy(self._connection)
-                status, output, _ = connection.exec_command(f"cat {shlex.quote(path)}", sudoable=False)
-                document = json.loads(output) if status == 0 else {}
+                status, output, _ = connection.exec_command(f"date +%s && cat {shlex.quote(path)}", sudoable=False)
+                now, _, text = output.partition(b"\n")
+                document = json.loads(text) if status == 0 else {}
             except Exception as error:  # the display must never end a deployment
                 Display().vvv(f"no progress of weights on {host}: {error}")
                 continue
-            if document and not document.get("finished"):
+            # The module writes every second; a file that is older is what a killed run left.
+            if document and not document.get("finished") and int(now) - document["updated"] <= STALE:
                 Display().display(f"weights on {host}: {line(document)}")
 
 
