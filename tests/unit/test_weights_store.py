@@ -333,3 +333,16 @@ def test_thousands_of_small_files(tmp_path: Path) -> None:
     for path, data in files.items():
         assert (store.published(parsed[0]) / path).read_bytes() == data
     assert present(store, parsed, [], Settings())[0] is False
+
+
+def test_damaged_blob_is_mended_by_its_pieces_for_another_model_too(fetched: Fetched) -> None:
+    fetched.bring()
+    fetched.damage(lambda data: flip(data, 5 * PIECE + 3))
+    other = parse_models([model({"big.dat": BIG}, name="other")])
+    fetched.server.files["/other/big.dat"] = BIG
+    before = fetched.server.total()
+    sources = [Web(fetched.server.base, Network(timeout=1))]
+    present(fetched.store, other, sources, Settings(how=How(Limits(), piece=PIECE)))
+    assert fetched.server.total() - before == PIECE
+    assert (fetched.store.published(other[0]) / "big.dat").read_bytes() == BIG
+    assert fetched.bring().bytes_copied == 0  # and the first model gets the mended one
