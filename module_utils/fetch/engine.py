@@ -15,7 +15,7 @@ from .job import Job, Prover
 from .pace import Bandwidth
 from .sources import Body, Channel, Source
 
-CHUNK = 256 << 10
+CHUNK = 1 << 20
 TICK = 1.0
 SLOWEST = 1024  # bytes per second that a connection must bring over its timeout
 
