@@ -321,14 +321,16 @@ def test_clock_that_was_set_back_leaves_the_chosen_revision_chosen(site: Site, m
     assert (site.store.state / "one" / f"{REVISIONS[1][:12]}.json").read_bytes() == stamp
 
 
-def test_thousands_of_small_files(tmp_path: Path) -> None:
-    files = {f"part{number % 50}/{number}": b"%d" % (number % 1000) for number in range(4000)}
+@pytest.mark.parametrize("count", [4000, pytest.param(40_000, marks=pytest.mark.slow)])
+def test_thousands_of_small_files(tmp_path: Path, count: int) -> None:
+    distinct = count // 4
+    files = {f"part{number % 50}/{number}": b"%d" % (number % distinct) for number in range(count)}
     with serving({f"/tiny/{path}": data for path, data in files.items()}) as server:
         store = Store(tmp_path / "models", tmp_path / "state")
         parsed = parse_models([model(files)])
         _, (outcome,) = present(store, parsed, [Web(server.base)], Settings())
         assert outcome.state == "published"
-        assert len(outcome.fetched) == len(server.asked) == 1000  # the same bytes come once, whatever their names
+        assert len(outcome.fetched) == len(server.asked) == distinct  # the same bytes come once, whatever their names
         assert server.connections <= 8
     for path, data in files.items():
         assert (store.published(parsed[0]) / path).read_bytes() == data
