@@ -11,7 +11,8 @@ from typing import Any
 
 from ansible.module_utils.artifacts.errors import Refusal, answer
 from ansible.module_utils.artifacts.manifest import parse_models
-from ansible.module_utils.artifacts.models import MOST_WORKERS, Settings, absent, planned, present, verified
+from ansible.module_utils.artifacts.models import absent, planned, present, verified
+from ansible.module_utils.artifacts.settling import MOST_WORKERS, Settings
 from ansible.module_utils.artifacts.sources import CONTROLLER
 from ansible.module_utils.artifacts.staging import How
 from ansible.module_utils.artifacts.store import Store

@@ -23,7 +23,8 @@ from urllib.parse import urlencode
 
 from ansible.module_utils.artifacts.errors import Refusal
 from ansible.module_utils.artifacts.manifest import parse_models
-from ansible.module_utils.artifacts.models import Settings, verified
+from ansible.module_utils.artifacts.models import verified
+from ansible.module_utils.artifacts.settling import Settings
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.config_files import load_snapshots, snapshot
 from ansible.module_utils.gateway_checks import GATEWAY_KINDS

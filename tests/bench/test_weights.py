@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.artifacts.manifest import Model, parse_models
-from ansible.module_utils.artifacts.models import Settings, present, verified
+from ansible.module_utils.artifacts.models import present, verified
+from ansible.module_utils.artifacts.settling import Settings
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.fetch.web import Web
 

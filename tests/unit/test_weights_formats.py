@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.artifacts import models
+from ansible.module_utils.artifacts import settling
 from ansible.module_utils.artifacts.errors import Refusal
 from ansible.module_utils.artifacts.gguf import read_gguf
 from ansible.module_utils.artifacts.inspection import inspect
 from ansible.module_utils.artifacts.manifest import parse_models
-from ansible.module_utils.artifacts.models import Settings, present
+from ansible.module_utils.artifacts.models import present
 from ansible.module_utils.artifacts.safetensors import BadFile, read_safetensors
+from ansible.module_utils.artifacts.settling import Settings
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.fetch.sources import Folder
 from hypothesis import given
@@ -218,7 +219,7 @@ def test_facts_are_kept_and_cost_no_second_look(tmp_path: Path, monkeypatch: pyt
     files = {"config.json": b'{"hidden_size": 8}', "model.safetensors": safetensors(header_of())}
     first = publish(tmp_path, files)
     assert (first.facts["tensor_bytes"], first.facts["config"]) == (37, {"hidden_size": 8})
-    monkeypatch.setattr(models, "inspect", lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr(settling, "inspect", lambda *_: pytest.fail("looked again"))
     assert publish(tmp_path, files).facts == first.facts
 
 

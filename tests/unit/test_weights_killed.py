@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.artifacts.manifest import parse_models
-from ansible.module_utils.artifacts.models import Settings, present
+from ansible.module_utils.artifacts.models import present
+from ansible.module_utils.artifacts.settling import Settings
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.fetch.sources import Folder
 

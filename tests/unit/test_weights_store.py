@@ -15,7 +15,8 @@ import pytest
 from ansible.module_utils.artifacts.errors import Refusal
 from ansible.module_utils.artifacts.ledger import Ledger
 from ansible.module_utils.artifacts.manifest import parse_models
-from ansible.module_utils.artifacts.models import Outcome, Settings, absent, present, verified
+from ansible.module_utils.artifacts.models import absent, present, verified
+from ansible.module_utils.artifacts.settling import Outcome, Settings
 from ansible.module_utils.artifacts.staging import How
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.fetch.board import Limits
