@@ -35,11 +35,12 @@ class Limits:
 
 @dataclass
 class Health:
-    """How a source does: failures in a row, when it may be asked again, why it is of no use at all."""
+    """How a source does: failures in a row, when it may be asked again, why it is of no use, that it has no ranges."""
 
     failures: int = 0
     resume_at: float = 0.0
     dead: str = ""
+    rangeless: bool = False
 
 
 @dataclass
@@ -88,10 +89,11 @@ class Board:
                     source = self._source_of(job)
                     if source is None or job.streaming or not job.pieces.has_missing:
                         continue
-                    resume = self._of(source).resume_at
-                    if resume > now:
-                        soonest = min(soonest, resume)
-                    elif not (job.whole_only and job.pieces.busy) and (index := job.pieces.take()) is not None:
+                    health = self._of(source)
+                    alone = job.whole_only or health.rangeless
+                    if health.resume_at > now:
+                        soonest = min(soonest, health.resume_at)
+                    elif not (alone and job.pieces.busy) and (index := job.pieces.take()) is not None:
                         job.users += 1
                         return job, index, source
                 self.changed.wait(soonest - now)
@@ -179,7 +181,7 @@ class Board:
         """A server sends the whole file for a part of it: one connection takes it all. False: another one does."""
         with self.changed:
             job.pieces.give_back(load.index, load.done, load.crc, source.name)
-            job.whole_only = True
+            job.whole_only = self._of(source).rangeless = True
             if job.streaming:
                 return False
             job.streaming = True

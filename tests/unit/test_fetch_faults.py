@@ -234,3 +234,11 @@ def test_folder_is_read_in_pieces_and_links_are_refused(tmp_path: Path) -> None:
     (root / "tiny/big").symlink_to(root / "elsewhere")
     jobs = bring(tmp_path / "out", [BIG_ITEM], Folder(root))
     assert "is a symbolic link" in jobs["big"].problems[0]
+
+
+def test_server_that_is_known_to_ignore_ranges_is_asked_once_for_each_file(tmp_path: Path, server: FaultServer) -> None:
+    second = payload(len(DATA) - 5, 4)
+    server.files["/tiny/second"] = second
+    server.rule = always(Fault(ignore_range=True))
+    assert_right(tmp_path, bring(tmp_path, [BIG_ITEM, item("second", second)], web(server), lanes=1))
+    assert len([asked for asked in server.asked if asked.path == "/tiny/second"]) == 1
