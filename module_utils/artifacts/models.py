@@ -87,7 +87,9 @@ def verified(store: Store, models: Sequence[Model], settings: Settings, deep: bo
         ledger = Ledger.read(store.ledger_file)
         for model in models:
             root = store.published(model)
-            found = survey(root, model, ledger, Stamp.read(store.stamp(model)), pool, progress, deep)
+            found = survey(
+                root, model, ledger, Stamp.read(store.stamp(model)), pool, progress, deep, store.blobs.pieces_of
+            )
             faults = [{**vars(fault), "text": fault.text(root)} for fault in found.faults]
             faults += [
                 {

@@ -12,7 +12,7 @@ from pathlib import Path
 from ansible.module_utils.fetch.board import Limits
 from ansible.module_utils.fetch.engine import fetch
 from ansible.module_utils.fetch.job import Job, Seed
-from ansible.module_utils.fetch.journal import read_journal, write_pieces
+from ansible.module_utils.fetch.journal import kept_cut, read_journal, write_pieces
 from ansible.module_utils.fetch.kernel import sync_file_system
 from ansible.module_utils.fetch.sources import Item, Source
 
@@ -176,8 +176,10 @@ class _Arrivals:
 
     def _job(self, entry: FileEntry, sources: Sequence[Source], how: How) -> Job:
         item = Item(self._model.name, self._model.revision, entry.path, entry.size, entry.sha256, self._model.repo)
-        job = Job(item, self._store.blobs.partial / entry.sha256, sources, how.piece)
-        crcs = read_journal(self._store.blobs.pieces_of(entry.sha256), job.cut)
+        known = self._store.blobs.pieces_of(entry.sha256)
+        cut = kept_cut(known, entry.size)
+        job = Job(item, self._store.blobs.partial / entry.sha256, sources, cut.piece if cut else how.piece)
+        crcs = read_journal(known, job.cut)
         for copy in (self._store.blobs.damaged(entry.sha256), self._store.published(self._model) / entry.path):
             if crcs and copy.is_file() and not copy.is_symlink():
                 job.seed = Seed(copy, {index: crc for index, (crc, _) in crcs.items()})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ansible.module_utils.fetch.journal import damaged_ranges
 
 from .blobs import FILE_MODE
 from .ledger import Ledger, Proof
@@ -18,6 +20,7 @@ from .progress import Progress, write_json
 from .transfer import byte_problem, hash_file
 
 FOLDER_MODE = 0o555
+MOST_RANGES = 3
 
 
 @dataclass
@@ -98,10 +101,12 @@ def survey(
     pool: Executor,
     progress: Progress,
     deep: bool = False,
+    pieces_of: Callable[[str], Path] | None = None,
 ) -> Survey:
     """Compare a folder with a model's manifest; ``deep`` hashes every file, proved before or not. Raises OSError.
 
-    What is proved on the way is noted in the ledger.
+    What is proved on the way is noted in the ledger. With ``pieces_of``, which finds the CRC-32s of a digest's pieces,
+    faults say which part of a file is damaged.
     """
     result = Survey(exists=root.is_dir() and not root.is_symlink())
     if not result.exists:
@@ -134,7 +139,7 @@ def survey(
                 result.modes[path] = FOLDER_MODE
         elif path not in listed and not any(parent in result.unlisted for parent in parents(path)):
             result.unlisted.append(path)
-    for before, sha256 in _hash_doubtful(root, model, doubtful, pool, progress, result):
+    for before, sha256 in _hash_doubtful(root, model, doubtful, pool, progress, result, pieces_of):
         ledger.note(before, sha256)
     return result
 
@@ -152,7 +157,13 @@ def _fault_by_status(entry: FileEntry, status: os.stat_result | None) -> Fault |
 
 
 def _hash_doubtful(
-    root: Path, model: Model, doubtful: list[FileEntry], pool: Executor, progress: Progress, result: Survey
+    root: Path,
+    model: Model,
+    doubtful: list[FileEntry],
+    pool: Executor,
+    progress: Progress,
+    result: Survey,
+    pieces_of: Callable[[str], Path] | None,
 ) -> Iterator[tuple[os.stat_result, str]]:
     """Hash files; yield what each was before, and its digest."""
 
@@ -165,7 +176,8 @@ def _hash_doubtful(
             return Fault(entry.path, "unreadable", f"sha256 {entry.sha256}", f"a read error: {error.strerror or error}")
         if byte_problem(entry, size, digest):
             result.wrong.add(before.st_ino)
-            return Fault(entry.path, "digest", f"sha256 {entry.sha256}", f"sha256 {digest}")
+            where = _damage(path, entry, pieces_of)
+            return Fault(entry.path, "digest", f"sha256 {entry.sha256}", f"sha256 {digest}{where}")
         return before
 
     for entry, outcome in zip(doubtful, pool.map(check, doubtful)):
@@ -175,6 +187,19 @@ def _hash_doubtful(
         else:
             result.good.add(entry.path)
             yield outcome, entry.sha256
+
+
+def _damage(path: Path, entry: FileEntry, pieces_of: Callable[[str], Path] | None) -> str:
+    """Say which part of a file is damaged, if its pieces are known."""
+    if pieces_of is None:
+        return ""
+    try:
+        ranges = damaged_ranges(path, pieces_of(entry.sha256), entry.size)
+    except OSError:
+        return ""
+    shown = ", ".join(f"{start}-{stop - 1}" for start, stop in ranges[:MOST_RANGES])
+    more = f" and {len(ranges) - MOST_RANGES} more parts" if len(ranges) > MOST_RANGES else ""
+    return f" (damaged within bytes {shown}{more})" if ranges else ""
 
 
 def walk(root: Path) -> dict[str, os.stat_result]:

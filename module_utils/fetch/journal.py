@@ -71,6 +71,40 @@ def read_journal(path: Path, cut: Cut) -> dict[int, tuple[int, str]]:
     return found
 
 
+def damaged_ranges(path: Path, known: Path, size: int) -> list[tuple[int, int]]:
+    """Return the parts (first byte, first byte after it) of a file that are not as its kept CRC-32s say.
+
+    Empty when nothing is known about the file. Raises OSError.
+    """
+    cut = kept_cut(known, size)
+    if cut is None:
+        return []
+    crcs = read_journal(known, cut)
+    ranges: list[tuple[int, int]] = []
+    with path.open("rb") as stream:
+        for index in range(cut.count):
+            start, stop = cut.span(index)
+            try:
+                data = os.pread(stream.fileno(), stop - start, start)
+            except OSError:
+                data = b""  # the disk cannot read it
+            if index in crcs and (len(data) != stop - start or zlib.crc32(data) != crcs[index][0]):
+                if ranges and ranges[-1][1] == start:
+                    start = ranges.pop()[0]
+                ranges.append((start, stop))
+    return ranges
+
+
+def kept_cut(path: Path, size: int) -> Cut | None:
+    """Return how a file of this size was cut when its CRC-32s were kept; None when that is not known."""
+    try:
+        line = path.read_bytes().split(b"\n", 1)[0]
+        header = json.loads(line.partition(b" ")[2])
+        return Cut(size, header["piece"]) if header["size"] == size and header["piece"] > 0 else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def write_pieces(path: Path, cut: Cut, crcs: Mapping[int, int]) -> None:
     """Keep the CRC-32 of each piece of a proved file, for its repair. Raises OSError."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

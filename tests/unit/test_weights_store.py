@@ -349,3 +349,22 @@ def test_damaged_blob_is_mended_by_its_pieces_for_another_model_too(fetched: Fet
     assert fetched.server.total() - before == PIECE
     assert (fetched.store.published(other[0]) / "big.dat").read_bytes() == BIG
     assert fetched.bring().bytes_copied == 0  # and the first model gets the mended one
+
+
+def test_deep_look_says_which_part_of_a_file_is_damaged(fetched: Fetched) -> None:
+    fetched.bring()
+    fetched.damage(lambda data: flip(flip(flip(data, 5 * PIECE + 3), 6 * PIECE), 9 * PIECE))
+    (verdict,) = verified(fetched.store, fetched.model, Settings(), True)
+    assert (
+        f"(damaged within bytes {5 * PIECE}-{7 * PIECE - 1}, {9 * PIECE}-{10 * PIECE - 1})"
+        in verdict["faults"][0]["text"]
+    )
+
+
+def test_repair_knows_the_pieces_that_another_version_cut(fetched: Fetched, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched.bring()
+    fetched.damage(lambda data: flip(data, 5 * PIECE + 3))
+    monkeypatch.setattr(f"{__name__}.PIECE", 2 * PIECE)
+    before = fetched.server.total()
+    assert fetched.bring().state == "mended"
+    assert fetched.server.total() - before == PIECE // 2
