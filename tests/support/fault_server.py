@@ -59,6 +59,7 @@ class FaultServer:
         self.asked: list[Asked] = []
         self.sent: Counter[str] = Counter()
         self.connections = 0
+        self.tunnels = 0
         self.lock = threading.Lock()
         self.released = threading.Event()
         kind = type("FaultHandler", (_Handler,), {"fault_server": self})
@@ -126,6 +127,15 @@ def always(fault: Fault, path: str = "") -> Rule:
     return lambda asked: fault if asked.path.endswith(path) else None
 
 
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        return
+
+
 class _Quiet(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
@@ -157,6 +167,27 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._plain(404, fault)
         else:
             self._file(asked, data if fault.body is None else fault.body, fault)
+
+    def do_CONNECT(self) -> None:
+        """Be a proxy: carry bytes both ways until one side ends."""
+        asked = Asked(self.path, None, dict(self.headers.items()))
+        with self.fault_server.lock:
+            self.fault_server.asked.append(asked)
+        fault = self.fault_server.rule(asked)
+        if fault is not None and fault.status is not None:
+            self._plain(fault.status, fault)
+            return
+        with self.fault_server.lock:
+            self.fault_server.tunnels += 1
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port))) as there:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=_carry, args=[there, self.connection], daemon=True)
+            back.start()
+            _carry(self.connection, there)
+            back.join()
+        self.close_connection = True
 
     def _plain(self, status: int, fault: Fault) -> None:
         body = b"what a server says" if fault.body is None else fault.body

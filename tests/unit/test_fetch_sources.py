@@ -233,8 +233,9 @@ def test_http_goes_through_the_proxy_with_its_password_and_https_by_connect(
         assert "p%40ss" not in repr(Network(proxy=address))
 
         (tmp_path / LARGE.sha256).unlink()
+        proxy.rule = lambda asked: Fault(status=407) if "files.example:443" in asked.target else None
         jobs = bring(tmp_path, [LARGE], Web("https://files.example", Network(proxy=address)))
-        assert "Tunnel connection failed: 501" in jobs[LARGE.path].problems[0]
+        assert "Tunnel connection failed: 407" in jobs[LARGE.path].problems[0]
 
         monkeypatch.setenv("http_proxy", address)
         assert_right(tmp_path, bring(tmp_path, [LARGE], Web("http://files.example")))
@@ -244,6 +245,20 @@ def test_http_goes_through_the_proxy_with_its_password_and_https_by_connect(
             before = len(proxy.asked)
             assert_right(tmp_path, bring(tmp_path, [LARGE], Web(server.base)))
             assert len(proxy.asked) == before
+
+
+def test_https_goes_through_the_proxys_tunnel_and_the_proxy_sees_nothing_of_it(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with serving({}) as proxy, serving({f"/{LARGE.label}": DATA}, served_by(authority)) as server:
+        address = proxy.base.replace("http://", "http://user:secret@")
+        network = Network(ca_file=str(tmp_path / "ca.pem"), proxy=address)
+        assert_right(tmp_path, bring(tmp_path, [LARGE], Web(server.base, network, TOKEN), connections=2))
+        assert {asked.target for asked in proxy.asked} == {f"127.0.0.1:{server.port}"}
+        assert 1 <= proxy.tunnels <= 2
+        assert not [asked for asked in proxy.asked if "Authorization" in asked.headers]
+        assert not [asked for asked in server.asked if "Proxy-Authorization" in asked.headers]
 
 
 @pytest.mark.parametrize(
