@@ -17,6 +17,11 @@ from tests.support.image_archives import payload
 REVISIONS = ("a" * 40, "b" * 40)
 
 
+def digest(data: bytes) -> str:
+    """Return the SHA-256 of bytes in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def manifest(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
     """Return the manifest of files given as path: content."""
     return [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import http.server
 import os
 import shutil
@@ -25,7 +24,7 @@ from ansible.module_utils.fetch.board import Limits
 from ansible.module_utils.fetch.choose import make_sources
 from ansible.module_utils.fetch.http import Network
 
-from tests.support.weight_trees import REVISIONS, model, write_tree
+from tests.support.weight_trees import REVISIONS, digest, model, write_tree
 
 FILES = {"config.json": b"{}", "shards/1.dat": b"x" * 100_000, "shards/2.dat": b"y" * 50_000}
 OTHER = {**FILES, "shards/2.dat": b"z" * 50_000}
@@ -80,10 +79,6 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
-
-
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def flip(data: bytearray) -> None:
