@@ -285,3 +285,16 @@ def test_addresses_are_shown_without_secrets() -> None:
     for bad in ("ftp://host/a", "https:///a", "http://host:port/"):
         with pytest.raises(Unusable):
             origin(bad)
+
+
+def test_wrong_bytes_under_the_right_etag_are_not_accepted(tmp_path: Path, cdn: FaultServer) -> None:
+    hub = FakeHub()
+    front = hub.front(cdn)
+    cdn.files["/large"] = payload(len(DATA), 99)
+    front.start()
+    try:
+        (problem,) = bring(tmp_path, [LARGE], Hub(front.base, token=TOKEN))[LARGE.path].problems
+        assert f"{front.base}/some-org/Tiny-1B/resolve/" in problem
+        assert f"expected sha256 {LARGE.sha256}, found " in problem
+    finally:
+        front.stop()

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.artifacts.errors import Refusal
 from ansible.module_utils.artifacts.ledger import Ledger
 from ansible.module_utils.artifacts.manifest import parse_models
 from ansible.module_utils.artifacts.models import absent, present, verified
 from ansible.module_utils.artifacts.settling import Outcome, Settings
+from ansible.module_utils.artifacts.staging import How
 from ansible.module_utils.artifacts.store import Store
+from ansible.module_utils.fetch.board import Limits
 from ansible.module_utils.fetch.sources import Folder
 from ansible.module_utils.fetch.web import Web
 
@@ -243,3 +246,30 @@ def test_thousands_of_small_files(tmp_path: Path, count: int) -> None:
     for path, data in files.items():
         assert (store.published(parsed[0]) / path).read_bytes() == data
     assert present(store, parsed, [], Settings())[0] is False
+
+
+def test_what_a_killed_run_left_of_a_model_that_nobody_wants_any_more_goes_away(site: Site) -> None:
+    site.bring(ONE)
+    left = site.store.blobs.partial / digest(b"of another model")
+    left.write_bytes(b"half")
+    left.with_name(f"{left.name}.journal").write_text("x")
+    unused = site.store.blobs.path(digest(b"whole, but in no tree"))
+    unused.parent.mkdir(exist_ok=True)
+    unused.write_bytes(b"whole, but in no tree")
+    site.bring(ONE)
+    assert list(site.store.blobs.partial.iterdir()) == []
+    assert not unused.exists()
+
+
+def test_failed_run_keeps_what_arrived_for_the_next_one(site: Site) -> None:
+    (site.source / "two/own.dat").unlink()
+    with serving({"/two/config.json": SHARED["config.json"], "/two/shared.dat": SHARED["shared.dat"]}) as server:
+        how = How(Limits(retries=1, first_pause=0.01))
+        with pytest.raises(Refusal, match=r"two/own\.dat: the server answers 404"):
+            present(site.store, parse_models([TWO]), [Web(server.base)], Settings(how=how))
+        assert not site.tree("two").exists()
+        server.files["/two/own.dat"] = SECOND["own.dat"]
+        before = server.total()
+        _, (outcome,) = present(site.store, parse_models([TWO]), [Web(server.base)], Settings(how=how))
+        assert (outcome.fetched, outcome.bytes_hashed) == (["own.dat"], 0)
+        assert server.total() - before == len(SECOND["own.dat"])
