@@ -83,6 +83,10 @@ options:
   state_dir: {description: Where stamps are kept, type: path, default: /var/lib/redoubt/weights}
   progress_file:
     {description: Where progress is written, type: path, default: /var/lib/redoubt/progress/weights.json}
+  metrics_file:
+    description: Where progress is written for Prometheus (node exporter), if its folder is there
+    type: path
+    default: /var/lib/redoubt/textfile/redoubt_weights.prom
   keep_revisions: {description: Revisions kept per model with the wanted one, type: int, default: 2}
   allow_pickle:
     {description: Models or model/path whose pickle files may come, type: list, elements: str, default: []}
@@ -155,6 +159,7 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
         keep_revisions=params["keep_revisions"],
         reserve_bytes=params["reserve_bytes"],
         progress_file=Path(params["progress_file"]),
+        metrics_file=Path(params["metrics_file"]),
         check=check,
     )
     if params["state"] == "absent":
@@ -209,6 +214,7 @@ def main() -> None:
             "directory": {"type": "path", "default": "/srv/redoubt/models"},
             "state_dir": {"type": "path", "default": "/var/lib/redoubt/weights"},
             "progress_file": {"type": "path", "default": "/var/lib/redoubt/progress/weights.json"},
+            "metrics_file": {"type": "path", "default": "/var/lib/redoubt/textfile/redoubt_weights.prom"},
             "keep_revisions": {"type": "int", "default": 2},
             "allow_pickle": {"type": "list", "elements": "str", "default": []},
             "allow_code": {"type": "list", "elements": "str", "default": []},

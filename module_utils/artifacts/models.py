@@ -156,7 +156,9 @@ def _holding(store: Store, check: bool) -> Iterator[tuple[bool, Ledger]]:
 
 
 def _progress(settings: Settings, total: int) -> Progress:
-    return Progress(None if settings.check else settings.progress_file, "weights", total)
+    if settings.check:
+        return Progress(None, "weights", total)
+    return Progress(settings.progress_file, "weights", total, metrics=settings.metrics_file)
 
 
 def _doubtful_bytes(store: Store, model: Model, ledger: Ledger) -> int:

@@ -8,8 +8,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 INTERVAL = 0.5
 RATE_SECONDS = 10.0  # the rate is that of so many last seconds
@@ -20,11 +21,20 @@ class Progress:
 
     The file holds ``{schema, what, item, done_bytes, total_bytes, bytes_per_second, seconds_left, seconds, finished,
     pid, updated}``; the rate is that of the last seconds, and seconds_left is null while nobody can tell.
+    ``metrics`` is the same for Prometheus, written when its folder is there (node exporter reads it).
     A file that cannot be written is no reason to stop the work: it is then left out.
     """
 
-    def __init__(self, path: Path | None, what: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        what: str,
+        total: int,
+        clock: Callable[[], float] = time.monotonic,
+        metrics: Path | None = None,
+    ) -> None:
         self.path = path
+        self.metrics = metrics
         self.what = what
         self.total = total
         self.done = 0
@@ -88,13 +98,35 @@ class Progress:
         }
         with contextlib.suppress(OSError):
             write_json(self.path, document, mode=0o644)
+            if self.metrics is not None and self.metrics.parent.is_dir():
+                _write_text(self.metrics, metrics_text(document), 0o644)
+
+
+def metrics_text(document: Mapping[str, Any]) -> str:
+    """Return a progress document in Prometheus' text format."""
+    figures = {
+        "running": ("1 while a run brings bytes", 0 if document["finished"] else 1),
+        "done_bytes": ("Bytes that the last run has brought or read again", document["done_bytes"]),
+        "total_bytes": ("Bytes that the last run had to bring or read again", document["total_bytes"]),
+        "bytes_per_second": ("Bytes per second over the last seconds", document["bytes_per_second"]),
+        "updated_timestamp_seconds": ("When these figures were written", document["updated"]),
+    }
+    lines = []
+    for name, (text, value) in figures.items():
+        metric = f"redoubt_{document['what']}_{name}"
+        lines += [f"# HELP {metric} {text}", f"# TYPE {metric} gauge", f"{metric} {value}"]
+    return "\n".join(lines) + "\n"
 
 
 def write_json(path: Path, document: object, mode: int = 0o600, compact: bool = False) -> None:
     """Write a JSON file so that a reader sees the old or the new one, never a part. Raises OSError."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     text = json.dumps(document, separators=(",", ":")) if compact else json.dumps(document, indent=1, sort_keys=True)
-    temporary.write_text(text + "\n")
+    _write_text(path, text + "\n", mode)
+
+
+def _write_text(path: Path, text: str, mode: int) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    temporary.write_text(text)
     temporary.chmod(mode)
     temporary.replace(path)

@@ -32,6 +32,7 @@ class Settings:
     keep_revisions: int = 2
     reserve_bytes: int = 0
     progress_file: Path | None = None
+    metrics_file: Path | None = None
     check: bool = False
     how: How = field(default_factory=How)
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -134,3 +135,21 @@ def test_plain_playbook_run_shows_progress_while_bytes_arrive(tmp_path: Path) ->
     form = r"weights on h1: [\d.]+ k?B of 300.0 kB, [\d.]+ [kM]?B/s(, [\d:]+ left)? \((tiny/big.dat)?\)\n"
     assert all(re.fullmatch(form, text) for text in shown), shown
     assert (tmp_path / "models/tiny" / REVISIONS[0][:12] / "big.dat").read_bytes() == data
+
+
+def test_prometheus_gets_the_same_figures_where_somebody_reads_them(tmp_path: Path) -> None:
+    metrics = tmp_path / "textfile/redoubt_weights.prom"
+    progress = Progress(tmp_path / "p.json", "weights", 100, lambda: 0.0, metrics)
+    progress.add(40, "a")
+    assert not metrics.exists()
+    metrics.parent.mkdir()
+    progress.add(60, "a")
+    progress.finish()
+    lines = metrics.read_text().splitlines()
+    values = dict(line.split(" ") for line in lines if not line.startswith("#"))
+    assert values["redoubt_weights_done_bytes"] == values["redoubt_weights_total_bytes"] == "100"
+    assert values["redoubt_weights_running"] == "0"
+    assert len([line for line in lines if line.startswith("# TYPE ")]) == len(values)
+    assert metrics.stat().st_mode & 0o777 == 0o644
+    if promtool := shutil.which("promtool"):
+        subprocess.run([promtool, "check", "metrics"], input=metrics.read_bytes(), check=True)
