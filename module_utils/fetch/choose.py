@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from ansible.module_utils.artifacts.errors import Refusal
 from ansible.module_utils.artifacts.sources import FORMS, parse_address
 
-from .http import Network
+from .http import Network, shown
 from .sources import Folder, Source
 from .web import Addresses, BlobStore, Hub, ModelScope, Web
 
@@ -40,6 +41,8 @@ def _source(item: Mapping[str, Any], where: str, network: Network) -> Source:
             )
         return Addresses(urls, network)
     scheme, path = parse_address(url, where)
+    if scheme == "http" and "@" in urllib.parse.urlsplit(url).netloc:
+        raise Refusal(f"{where}: {shown(url)} holds a name or password, which would be printed; use token")
     if scheme == "file":
         if kind != "tree":
             raise Refusal(f"{where} is '{url}' of kind {kind}; a folder can only be of kind tree; write {FORMS}")
