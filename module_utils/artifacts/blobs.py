@@ -13,6 +13,8 @@ from pathlib import Path
 from .ledger import Ledger
 
 FILE_MODE = 0o444
+# More names than one inode may have (ext4: 65,000), or a file system without hard links.
+NO_LINK = (errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,21 @@ class Blobs:
             try:
                 os.link(blob, target)
             except OSError as error:
-                if error.errno not in (errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP):
+                if error.errno not in NO_LINK:
                     raise
-                # More names than one inode may have (ext4: 65,000), or a file system without hard links.
                 shutil.copyfile(blob, target)
                 os.chmod(target, FILE_MODE)
 
     def adopt(self, path: Path, sha256: str, ledger: Ledger) -> bool:
         """Make a proved file of a tree one with its blob; tell whether anything changed. Raises OSError."""
+        try:
+            return self._adopt(path, sha256, ledger)
+        except OSError as error:
+            if error.errno not in NO_LINK:
+                raise
+            return False
+
+    def _adopt(self, path: Path, sha256: str, ledger: Ledger) -> bool:
         blob = self.path(sha256)
         try:
             here = os.lstat(blob)
@@ -92,12 +101,7 @@ class Blobs:
         temporary.unlink(missing_ok=True)
         old = os.lstat(change)
         with ledger.moving([keep], lambda _: keep):
-            try:
-                os.link(keep, temporary)
-            except OSError as error:
-                if error.errno == errno.EMLINK:
-                    return False
-                raise
+            os.link(keep, temporary)
             os.replace(temporary, change)
         if old.st_nlink == 1:
             ledger.forget(old)

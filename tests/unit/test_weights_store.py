@@ -273,3 +273,18 @@ def test_failed_run_keeps_what_arrived_for_the_next_one(site: Site) -> None:
         _, (outcome,) = present(site.store, parse_models([TWO]), [Web(server.base)], Settings(how=how))
         assert (outcome.fetched, outcome.bytes_hashed) == (["own.dat"], 0)
         assert server.total() - before == len(SECOND["own.dat"])
+
+
+def test_file_system_without_hard_links_only_costs_space(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_first_version(site, "one", ONE, FIRST)
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    changed, (one, two) = site.bring(ONE, TWO)
+    assert (one.state, two.state) == ("present", "published")
+    assert (site.tree("two") / "own.dat").read_bytes() == SECOND["own.dat"]
+    site.bring(ONE, TWO)
+    changed, outcomes = site.bring(ONE, TWO)
+    assert (changed, [item.bytes_hashed for item in outcomes]) == (False, [0, 0])
