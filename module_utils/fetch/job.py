@@ -14,7 +14,7 @@ from pathlib import Path
 from ansible.module_utils.artifacts.errors import Refusal
 
 from .journal import Journal, read_journal
-from .kernel import allocate
+from .kernel import allocate, start_writing
 from .pieces import BUSY, CLAIMED, HERE, MISSING, PROVED, Cut, Pieces, piece_size_for
 from .sources import Item, Source
 
@@ -133,6 +133,8 @@ class Job:
 
     def note_arrival(self, index: int) -> None:
         """Write a piece that arrived into the journal; now and then bring both to the disk. Raises OSError."""
+        start, stop = self.cut.span(index)
+        start_writing(self.descriptor, start, stop - start)
         if self.journal is None:
             return
         self.journal.add(index, self.pieces.crc[index], self.pieces.giver[index])
