@@ -163,12 +163,14 @@ class Board:
         with self.changed:
             if job.done or self.stopped or job.pieces.state[load.index] != BUSY:
                 return False
+        # While the piece is ours nobody can find the file wrong and clear the journal.
+        job.note_arrival(load.index, load.crc, source.name)
+        with self.changed:
             self._of(source).failures = 0
             job.failures = 0
             job.pieces.arrive(load.index, load.crc, source.name)
-        job.note_arrival(load.index)
-        with self.changed:
             self.changed.notify_all()
+        job.sync_now_and_then(load.index)
         return True
 
     def note_etag(self, job: Job, source: Source, etag: str) -> None:

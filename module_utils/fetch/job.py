@@ -131,19 +131,22 @@ class Job:
                 count = os.pwrite(self.descriptor, view, offset)
                 view, offset = view[count:], offset + count
 
-    def note_arrival(self, index: int) -> None:
-        """Write a piece that arrived into the journal; now and then bring both to the disk. Raises OSError."""
+    def note_arrival(self, index: int, crc: int, giver: str) -> None:
+        """Write into the journal that a piece is in the file, before anybody else may know of it. Raises OSError."""
         start, stop = self.cut.span(index)
         start_writing(self.descriptor, start, stop - start)
+        if self.journal is not None:
+            self.journal.add(index, crc, giver)
+
+    def sync_now_and_then(self, index: int) -> None:
+        """Bring file and journal to the disk, once for some hundred MiB. Raises OSError."""
         if self.journal is None:
             return
-        self.journal.add(index, self.pieces.crc[index], self.pieces.giver[index])
         with self._sync:
             self._unsynced += self.cut.length(index)
             due = self._unsynced >= SYNC_BYTES
             if due:
-                self.sha = hashlib.sha256()
-        self._unsynced = 0
+                self._unsynced = 0
         if due:
             os.fdatasync(self.descriptor)
             self.journal.sync()

@@ -20,7 +20,7 @@ from ansible.module_utils.fetch.board import Limits
 from ansible.module_utils.fetch.engine import fetch
 from ansible.module_utils.fetch.job import Job, Seed
 from ansible.module_utils.fetch.journal import Journal, read_journal, write_pieces
-from ansible.module_utils.fetch.pieces import Cut, piece_size_for
+from ansible.module_utils.fetch.pieces import BUSY, Cut, piece_size_for
 from ansible.module_utils.fetch.sources import Folder, Item
 from hypothesis import given
 from hypothesis import strategies as st
@@ -296,3 +296,19 @@ def test_folder_source_is_taken_up_too(tmp_path: Path, server: FaultServer) -> N
 
 def test_item_has_a_label() -> None:
     assert Item("m", "r", "a/b", 1, "0").label == "m/a/b"
+
+
+def test_journal_has_a_piece_before_anybody_may_judge_the_file(
+    tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(BIG, tmp_path / BIG.sha256, [web(server)], PIECE)
+    states = []
+    real = Journal.add
+
+    def add(journal: Journal, index: int, crc: int, giver: str) -> None:
+        states.append(job.pieces.state[index])
+        real(journal, index, crc, giver)
+
+    monkeypatch.setattr(Journal, "add", add)
+    fetch([job], Limits(), lambda count, label: None, lambda _: None)
+    assert states == [BUSY] * job.cut.count
