@@ -123,7 +123,7 @@ class _Connection:
     def _bring(self, job: Job, index: int, source: Source) -> None:
         if source.name not in self._channels:
             self._channels[source.name] = source.channel()
-        done, crc = job.pieces.broken.get(index, (0, 0))
+        done, crc = job.pieces.begun(index, source.name)
         load: Load | None = Load(index, done, crc)
         start, stop = job.cut.span(index)
         try:

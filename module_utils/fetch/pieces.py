@@ -69,6 +69,10 @@ class Pieces:
             self.broken[index] = (done, crc)
             self.giver[index] = giver
 
+    def begun(self, index: int, giver: str) -> tuple[int, int]:
+        """Return the bytes of a piece, and their CRC-32, that this source gave before its connection broke."""
+        return self.broken.get(index, (0, 0)) if self.giver.get(index) == giver else (0, 0)
+
     def arrive(self, index: int, crc: int, giver: str) -> None:
         """Note that all bytes of a piece are in the file."""
         self.state[index] = HERE

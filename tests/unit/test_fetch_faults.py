@@ -244,3 +244,12 @@ def test_server_that_is_known_to_ignore_ranges_is_asked_once_for_each_file(tmp_p
     server.rule = always(Fault(ignore_range=True))
     assert_right(tmp_path, bring(tmp_path, [BIG_ITEM, item("second", second)], web(server), lanes=1))
     assert len([asked for asked in server.asked if asked.path == "/tiny/second"]) == 1
+
+
+def test_half_a_piece_of_one_source_is_not_completed_by_another(tmp_path: Path, server: FaultServer) -> None:
+    """Else the second one would be blamed for what the first one gave."""
+    faults = [Fault(body=payload(len(DATA), 9), cut_after=PIECE // 2)]
+    server.rule = lambda asked: faults.pop() if faults else Fault(status=404)
+    with serving(FILES) as good:
+        assert_right(tmp_path, bring(tmp_path, [BIG_ITEM], web(server), web(good), connections=1))
+        assert good.total() == len(DATA)
