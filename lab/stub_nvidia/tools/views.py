@@ -6,6 +6,7 @@ each boot and change.
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 import stat
@@ -31,12 +32,15 @@ def refresh(host: Host) -> None:
     """Write tree, flat text and nodes as hardware and state are now, and mount what is not mounted yet."""
     run = host.path(RUN)
     run.mkdir(parents=True, exist_ok=True)
-    _tree(host)
-    target = host.path(flat.FLAT)
-    fresh = target.with_name(f".{target.name}.new")
-    fresh.write_text(flat.text(host), encoding="utf-8")
-    fresh.replace(target)
-    nodes(host)
+    # Services that start at the same time all do this.
+    with (run / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        _tree(host)
+        target = host.path(flat.FLAT)
+        fresh = target.with_name(f".{target.name}.new")
+        fresh.write_text(flat.text(host), encoding="utf-8")
+        fresh.replace(target)
+        nodes(host)
 
 
 def keep_real(host: Host) -> None:
