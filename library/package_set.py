@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.config_files import write_atomically
-from ansible.module_utils.package_tools import Host, Refused, missing, split
+from ansible.module_utils.package_tools import Host, Refused, missing, split, stream_enabled
 from ansible.module_utils.repositories import MODE, Untrusted, differing, leftovers
 
 DOCUMENTATION = r"""
@@ -36,12 +36,21 @@ options:
     type: list
     elements: str
     default: []
+  stream:
+    description: "DNF: module and stream that hold the packages, such as name:4; an empty one is none."
+    type: str
+    default: ""
   downgrade: {description: Allow older versions than the installed ones (DNF always does)., type: bool, default: false}
   hold:
     description:
-      - true holds the packages and those of O(first) (apt-mark, dnf versionlock), so that no upgrade of the whole
-        system moves them; false releases them. With either, what is held moves here. Without it holds are left alone.
+      - true holds the packages (apt-mark, dnf versionlock), so that no upgrade of the whole system moves them; false
+        releases them. With either, what is held moves here. Without it holds are left alone.
     type: bool
+  gives_way:
+    description: Held packages (globs) that may make room for missing ones, as after a change of names.
+    type: list
+    elements: str
+    default: []
   conflicts:
     description: Packages that make this set impossible. Installed ones are a refusal; none is ever removed.
     type: list
@@ -99,7 +108,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 missing: {description: Packages that were (or in check mode would be) installed., type: list, returned: always}
-sources: {description: Files of the repository that were written., type: list, returned: always}
+sources: {description: "Files of the repository, and the module stream, that differed.", type: list, returned: always}
 removed: {description: Source files that were removed., type: list, returned: always}
 holds: {description: Packages that were held or released., type: list, returned: always}
 versions: {description: Installed version of each package., type: dict, returned: always}
@@ -139,6 +148,10 @@ def apply(params: dict[str, Any], check: bool) -> dict[str, Any]:
             f" Nothing was changed. {params['remedy']}".rstrip()
         )
     sources, removed = add_repository(params["repository"], host.apt, check) if params["repository"] else ([], [])
+    if params["stream"] and not stream_enabled(params["stream"]):
+        sources.append(f"module stream {params['stream']}")
+        if not check:
+            host.enable_stream(params["stream"])
     absent = missing(wanted, found)
     if absent and not check:
         _install(host, params, found, held)
@@ -146,7 +159,8 @@ def apply(params: dict[str, Any], check: bool) -> dict[str, Any]:
         still = missing(wanted, found)
         if still:
             raise Refused(f"the package tool reports success, yet these are not installed: {', '.join(still)}")
-    holds = [name for name in names if (name in held) != params["hold"]] if params["hold"] is not None else []
+    kept = [split(item)[0] for item in params["packages"]]
+    holds = [name for name in kept if (name in held) != params["hold"]] if params["hold"] is not None else []
     if holds and not check:
         host.hold(holds, params["hold"])
     sign = "+" if params["hold"] else "-"
@@ -166,12 +180,13 @@ def apply(params: dict[str, Any], check: bool) -> dict[str, Any]:
 def _install(host: Host, params: dict[str, Any], found: dict[str, str], held: set[str]) -> None:
     """Bring what is missing: first the packages that go before the others, then the others together."""
     stale = host.refresh()
+    # APT moves held packages when told so, but removes none; DNF does neither.
+    locked = host.holds(params["gives_way"]) if params["hold"] is not None else []
+    locked += [] if host.apt else sorted(held - {*locked})
+    if locked:
+        host.hold(locked, False)
     for group in (params["first"], params["packages"]):
         absent = missing(group, found)
-        locked = [name for name in (split(item)[0] for item in absent) if name in held]
-        if locked and not host.apt:  # APT moves held packages when told so, DNF does not
-            host.hold(locked, False)
-            held -= set(locked)
         if absent:
             host.install(absent, stale, older=params["downgrade"], held=params["hold"] is not None)
 
@@ -184,8 +199,10 @@ def main() -> None:
         argument_spec={
             "packages": {**strings, "required": True},
             "first": {**strings, "default": []},
+            "stream": {**text, "default": ""},
             "downgrade": {"type": "bool", "default": False},
             "hold": {"type": "bool"},
+            "gives_way": {**strings, "default": []},
             "conflicts": {**strings, "default": []},
             "repository": {
                 "type": "dict",

@@ -7,9 +7,11 @@ A package is wanted as NAME or NAME=VERSION, with both tools; a VERSION that end
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import subprocess
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 QUIET = {
@@ -31,6 +33,10 @@ QUERY_DPKG = ["dpkg-query", "-W", "-f=${Package}\t${Status}\t${Version}\n"]
 QUERY_RPM = ["rpm", "-q", "--qf=%{NAME}\t%{VERSION}-%{RELEASE}\n"]
 # Where dnf's versionlock plugin writes: one pattern NAME-EPOCH:VERSION-RELEASE.ARCH a line.
 VERSION_LOCKS = "/etc/dnf/plugins/versionlock.list"
+
+
+# Which stream of a DNF module is enabled: an INI file per module.
+MODULES = "/etc/dnf/modules.d"
 
 
 class Refused(Exception):
@@ -67,8 +73,12 @@ def parse_rpm(output: str) -> dict[str, str]:
 
 def parse_version_locks(text: str, names: list[str]) -> set[str]:
     """Those of `names` that a line of VERSION_LOCKS locks; lines with ! exclude and do not count."""
-    locked = {match[1] for match in re.finditer(r"^\s*([^#!\s].*?)-\d+:", text, re.MULTILINE)}
-    return locked & set(names)
+    return set(locked_names(text)) & set(names)
+
+
+def locked_names(text: str) -> list[str]:
+    """Names that the lines of VERSION_LOCKS lock."""
+    return sorted({match[1] for match in re.finditer(r"^\s*([^#!\s].*?)-\d+:", text, re.MULTILINE)})
 
 
 def fits(wanted: str, versions: dict[str, str]) -> bool:
@@ -84,6 +94,15 @@ def fits(wanted: str, versions: dict[str, str]) -> bool:
 def missing(packages: list[str], versions: dict[str, str]) -> list[str]:
     """Those of `packages` that are not there in their version."""
     return [wanted for wanted in packages if not fits(wanted, versions)]
+
+
+def stream_enabled(wanted: str) -> bool:
+    """Whether MODULE:STREAM of DNF is enabled on this host."""
+    name, _, stream = wanted.partition(":")
+    parser = configparser.ConfigParser()
+    parser.read(f"{MODULES}/{name}.module")
+    found = dict(parser[name]) if parser.has_section(name) else {}
+    return found.get("stream") == stream and found.get("state") == "enabled"
 
 
 class Host:
@@ -106,11 +125,15 @@ class Host:
         _, output = self._run([*query, *names], merge=False)
         if self.apt:
             return parse_dpkg(output), parse_dpkg_holds(output)
-        try:
-            locks = Path(VERSION_LOCKS).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            locks = ""
-        return parse_rpm(output), parse_version_locks(locks, names)
+        return parse_rpm(output), parse_version_locks(self._locks(), names)
+
+    def holds(self, patterns: list[str]) -> list[str]:
+        """All held packages whose name fits one of these globs."""
+        if not patterns:
+            return []
+        held = self._run(["apt-mark", "showhold"])[1].split() if self.apt else locked_names(self._locks())
+        # apt-mark writes the architecture of some: libcuda1:amd64.
+        return [name for name in held if any(fnmatchcase(name.partition(":")[0], one) for one in patterns)]
 
     def refresh(self) -> str:
         """Refresh APT's index (DNF does so itself) and finish what was cut short; returns why that failed, or ''."""
@@ -150,6 +173,20 @@ class Host:
         if status:
             plugin = "" if self.apt else " - DNF needs its plugin for that: python3-dnf-plugin-versionlock."
             raise Refused(f"cannot {'hold' if held else 'release'} {', '.join(names)}: {output[-600:]}{plugin}")
+
+    def enable_stream(self, wanted: str) -> None:
+        """Enable MODULE:STREAM of DNF in place of another stream. Raises Refused."""
+        for verb, name in (("reset", wanted.partition(":")[0]), ("enable", wanted)):
+            status, output = self._run([*DNF, "module", verb, name])
+            if status:
+                raise Refused(f"'dnf module {verb} {name}' ended with {status}: {output[-600:]}")
+
+    @staticmethod
+    def _locks() -> str:
+        try:
+            return Path(VERSION_LOCKS).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
 
     def _run(self, command: list[str], merge: bool = True) -> tuple[int, str]:
         try:

@@ -17,6 +17,7 @@ from ansible.module_utils.package_tools import (
     parse_dpkg_holds,
     parse_rpm,
     parse_version_locks,
+    stream_enabled,
 )
 from ansible.module_utils.repositories import Untrusted, differing, leftovers, names_address, plain
 from hypothesis import given
@@ -37,6 +38,16 @@ def test_dpkg_states() -> None:
     )
     assert parse_dpkg(output) == {"nginx": "1.26", "held": "2"}
     assert parse_dpkg_holds(output) == {"held"}
+
+
+def test_stream_of_a_dnf_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[stream_enabled.__module__], "MODULES", str(tmp_path))
+    assert not stream_enabled("nvidia-driver:580-open")
+    (tmp_path / "nvidia-driver.module").write_text(
+        "[nvidia-driver]\nname=nvidia-driver\nstream=580-open\nstate=enabled\n"
+    )
+    assert stream_enabled("nvidia-driver:580-open")
+    assert not stream_enabled("nvidia-driver:595-open")
 
 
 def test_rpm_locks_are_of_whole_names() -> None:
@@ -197,6 +208,9 @@ class StubHost:
     def state(self, names: list[str]) -> tuple[dict[str, str], set[str]]:
         return {name: self.versions[name] for name in names if name in self.versions}, self.held & set(names)
 
+    def holds(self, patterns: list[str]) -> list[str]:
+        return sorted(name for name in self.held for pattern in patterns if name.startswith(pattern.rstrip("*")))
+
     def refresh(self) -> str:
         return ""
 
@@ -212,7 +226,10 @@ class StubHost:
 def run(host: StubHost, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
     monkeypatch.setattr(package_set, "Host", lambda _: host)
     params = {"first": ["pin=2"], "packages": ["a=2", "b=2"], "conflicts": [], "hold": True, "downgrade": False}
-    return package_set.apply({**params, "repository": None, "remedy": "", "timeout": 1, **changes}, check=False)
+    return package_set.apply(
+        {**params, "gives_way": [], "stream": "", "repository": None, "remedy": "", "timeout": 1, **changes},
+        check=False,
+    )
 
 
 def test_pin_goes_first_then_one_transaction_then_the_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,19 +238,28 @@ def test_pin_goes_first_then_one_transaction_then_the_hold(monkeypatch: pytest.M
     assert host.told == [
         "install pin=2 older=False held=True",
         "install a=2 b=2 older=False held=True",
-        "hold pin b",
+        "hold b",
     ]
     assert result["missing"] == ["pin=2", "a=2", "b=2"]
     assert run(host, monkeypatch)["changed"] is False
-    assert run(host, monkeypatch, hold=False)["holds"] == ["pin", "a", "b"]
+    assert run(host, monkeypatch, hold=False)["holds"] == ["a", "b"]
     assert host.held == set()
 
 
 def test_dnf_releases_what_it_shall_move_and_holds_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    host = StubHost({"pin": "2", "a": "1", "b": "2"}, {"pin", "a", "b"})
+    host = StubHost({"pin": "2", "a": "1", "b": "2"}, {"a", "b"})
     host.apt = False
     run(host, monkeypatch)
-    assert host.told == ["release a", "install a=2 older=False held=True", "hold a"]
+    assert host.told == ["release a b", "install a=2 older=False held=True", "hold a b"]
+
+
+def test_held_packages_of_other_names_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = StubHost({"pin": "2", "a": "1", "b": "2", "old-1": "1"}, {"a", "b", "old-1", "other"})
+    run(host, monkeypatch, gives_way=["old-*"])
+    assert host.told == ["release old-1", "install a=2 older=False held=True"]
+    host.told.clear()
+    run(host, monkeypatch, gives_way=["a*"])
+    assert host.told == []  # nothing is missing
 
 
 def test_holds_are_left_alone_unless_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
