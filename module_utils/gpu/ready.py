@@ -1,0 +1,118 @@
+"""Whether the GPUs can be used: one reading of gpu_facts against what was planned. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .smi import MISMATCH, TIMEOUT
+
+REBOOT = "Restart the host in a maintenance window; then run the host playbook again."
+FABRIC_MANAGER, PERSISTENCED = "nvidia-fabricmanager", "nvidia-persistenced"
+
+
+class Verdict(NamedTuple):
+    """One aspect: driver, gpus, fabric, reboot, nouveau or persistence."""
+
+    aspect: str
+    ok: bool
+    detail: str
+    remedy: str
+
+
+def verdicts(facts: dict[str, Any], expected: dict[str, Any]) -> list[Verdict]:
+    """Judge every aspect.
+
+    facts: redoubt_gpu (see gpu_facts); expected: {driver: version, flavour: open or proprietary, gpus: [addresses],
+    fabric: whether a fabric manager must bring up NVLink}.
+    """
+    rows = [_driver(facts, expected), _gpus(facts, expected), _nouveau(facts), _reboot(facts, expected)]
+    rows += [_fabric(facts)] if expected["fabric"] else []
+    return [*rows, _persistence(facts)]
+
+
+def reboot_reasons(facts: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """Why the planned driver can take the GPUs only after a restart; empty where it can now."""
+    driver = facts["driver"]
+    reasons = []
+    if driver["loaded"] and driver["loaded"] != expected["driver"]:
+        reasons.append(f"driver {driver['loaded']} is loaded, {expected['driver']} is wanted")
+    elif driver["loaded_flavour"] and driver["loaded_flavour"] != expected["flavour"]:
+        reasons.append(f"the {driver['loaded_flavour']} module is loaded, the {expected['flavour']} one is wanted")
+    if driver["nouveau"]:
+        reasons.append("nouveau is loaded and holds the GPUs")
+    return reasons
+
+
+def _driver(facts: dict[str, Any], expected: dict[str, Any]) -> Verdict:
+    driver, wanted = facts["driver"], expected["driver"]
+    shown = f"loaded {driver['loaded']}, installed {driver['installed']}, library {driver['library']}"
+    remedy = "Run the host playbook: it installs one set of one version and says whether a restart is needed."
+    if facts["smi"]["error"] == MISMATCH or (driver["loaded"] and driver["library"] not in (None, driver["loaded"])):
+        return Verdict("driver", False, f"module and library are of two versions: {shown}", REBOOT)
+    if driver["loaded"] is None and driver["installed"] is None:
+        built = ", ".join(f"{row['version']} {row['state']}" for row in driver["dkms"])
+        why = f"there is no module for the running kernel (DKMS: {built or 'nothing'}): {shown}"
+        fix = (
+            "Install this kernel's headers, then run 'dkms autoinstall' and read /var/lib/dkms/nvidia/*/build/make.log."
+        )
+        return Verdict("driver", False, why, fix)
+    if driver["loaded"] is None:
+        return Verdict("driver", False, f"the module is not loaded: {shown}", "Run 'modprobe nvidia' and read 'dmesg'.")
+    if facts["smi"]["error"] == TIMEOUT:
+        return Verdict("driver", False, f"nvidia-smi does not answer: {shown}", "A GPU hangs: read 'dmesg' for Xid.")
+    return Verdict("driver", driver["loaded"] == driver["installed"] == wanted, f"{shown}, planned {wanted}", remedy)
+
+
+def _gpus(facts: dict[str, Any], expected: dict[str, Any]) -> Verdict:
+    usable = {row["address"] for row in facts["gpus"] if row["visible"] and not row["lost"]}
+    # What the driver knows and the bus does not have any more counts too.
+    wanted = sorted({*expected["gpus"], *facts["smi"]["off_bus"]})
+    missing = [address for address in wanted if address not in usable]
+    total = len(wanted)
+    said = f" ({facts['smi']['text']})" if missing and facts["smi"]["text"] else ""
+    if not facts["smi"]["installed"]:
+        said = " (nvidia-smi is not installed: name its package in nvidia_driver_extra_packages)"
+    detail = f"{total - len(missing)} of {total} GPUs can be used" + (f", not {', '.join(missing)}" if missing else "")
+    remedy = "Read 'dmesg' for Xid 79 and the GPU's address; restart the host. If it stays away, look at the hardware."
+    return Verdict("gpus", not missing and total > 0, detail + said, remedy)
+
+
+def _fabric(facts: dict[str, Any]) -> Verdict:
+    """Hopper and later say how far the fabric is; before them only the service and its version tell."""
+    service, own, loaded = facts["services"]["fabric_manager"], facts["fabric_manager"], facts["driver"]["loaded"]
+    if service is None or own is None:
+        return Verdict("fabric", False, f"{FABRIC_MANAGER} is not installed", "Run the host playbook.")
+    if loaded and own != loaded:
+        why = f"{FABRIC_MANAGER} is {own}, the loaded driver {loaded}: CUDA would fail with error 802"
+        return Verdict("fabric", False, why, "Run the host playbook: it installs both in one version.")
+    log = f"Read 'journalctl -u {FABRIC_MANAGER}' and /var/log/fabricmanager.log."
+    if service["active"] != "active":
+        return Verdict("fabric", False, f"{FABRIC_MANAGER} is {service['active']}", f"{log} Then start it.")
+    told = [(row["fabric_state"], row["fabric_status"]) for row in facts["gpus"] if row["fabric_state"]]
+    bad = sorted({f"{state}/{status}" for state, status in told if (state, status) != ("Completed", "Success")})
+    if bad:
+        nvlink5 = " On NVLink 5 also 'lsmod' for ib_umad and mlx5_ib." if facts["nvlink_management"] else ""
+        return Verdict("fabric", False, f"the fabric is {', '.join(bad)}, not Completed/Success", log + nvlink5)
+    return Verdict("fabric", True, f"{FABRIC_MANAGER} {own}, {len(told)} GPUs Completed/Success", "")
+
+
+def _nouveau(facts: dict[str, Any]) -> Verdict:
+    loaded = facts["driver"]["nouveau"]
+    return Verdict("nouveau", not loaded, "nouveau is loaded" if loaded else "nouveau is not loaded", REBOOT)
+
+
+def _reboot(facts: dict[str, Any], expected: dict[str, Any]) -> Verdict:
+    reasons = reboot_reasons(facts, expected)
+    if facts["reboot"]["driver"] and not reasons:
+        reasons = [f"driver {facts['driver']['loaded']} is loaded, {facts['driver']['installed']} is installed"]
+    return Verdict("reboot", not reasons, "; ".join(reasons) or "no restart is pending for the driver", REBOOT)
+
+
+def _persistence(facts: dict[str, Any]) -> Verdict:
+    service = facts["services"]["persistenced"]
+    off = [row["address"] for row in facts["gpus"] if row["persistence"] is False]
+    active = service is not None and service["active"] == "active"
+    state = "is not installed" if service is None else f"is {service['active']}"
+    detail = f"{PERSISTENCED} {state}" + (f", persistence is off on {', '.join(off)}" if off else "")
+    remedy = f"'systemctl enable --now {PERSISTENCED}': without it each start of an engine waits for the GPUs."
+    return Verdict("persistence", active and not off, detail, remedy)
