@@ -120,6 +120,9 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
         ]
     if plan.get("monitoring"):
         checks += _monitoring_checks(settings["prometheus_url"])
+    if plan.get("driver"):
+        # One reading of the GPUs gives several answers: gpu.driver, gpu.gpus, gpu.fabric and so on.
+        checks.append({"id": "gpu", "kind": "gpu", "expected": plan["driver"]})
     return checks + _host_checks(settings)
 
 
