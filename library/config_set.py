@@ -189,6 +189,8 @@ class Transaction:
         return [good.get(path) or snapshot(path) for path in paths]
 
     def _restore(self, before: list[Snapshot]) -> str:
+        if not before:
+            return "the set has no files, so nothing was put back"
         had_any = any(item.kind != "none" for item in before)
         put_back(before)
         if not had_any:

@@ -11,7 +11,8 @@ import subprocess
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.facts import ansible_collector, default_collectors
 from ansible.module_utils.facts.namespace import PrefixFactNamespace
-from ansible.module_utils.gpu.host import Host
+from ansible.module_utils.gpu.facts import gather
+from ansible.module_utils.gpu.host import ADMIN_PATH, Host
 from ansible.module_utils.gpu.pci import count_gpus
 
 DOCUMENTATION = r"""
@@ -51,7 +52,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ansible_facts:
-  description: Ansible's facts, and redoubt_host with disks, cpus, memory_bytes, gpus, images and weights.
+  description: >-
+    Ansible's facts, redoubt_host with disks, cpus, memory_bytes, gpus, images and weights, and redoubt_gpu (see
+    gpu_facts) on a host with NVIDIA GPUs.
   returned: always
   type: dict
 """
@@ -155,6 +158,8 @@ def main() -> None:
         "memory_bytes": memory_bytes(),
         "weights": published_weights(module.params["models_root"]),
     }
+    if facts["redoubt_host"]["gpus"]:
+        facts["redoubt_gpu"] = gather(Host("/", f"{os.environ.get('PATH', '')}:{ADMIN_PATH}"))
     module.exit_json(ansible_facts=facts)
 
 

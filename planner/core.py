@@ -89,6 +89,7 @@ class _Maker:
             "gateway": gateway,
             "monitoring": monitoring,
             "exporter": exporter,
+            "driver": self.document.driver,
             "gpu_exporter": gpu_exporter,
             **container_toolkit.entry(this, self._gpus(this)),
             "disk": disk,

@@ -22,6 +22,7 @@ The document is a mapping:
     locks: {...}                      # redoubt_model_locks
     sources: {...}                    # redoubt_sources
     facts: {...}                      # see Facts; null = unknown
+    driver: null                      # `expected` of planner.gpu_stack; null = no GPUs, or their driver is not ours
     warnings: []                      # what was noticed while the document was made
 """
 
@@ -145,6 +146,7 @@ class Document:
     facts: Facts
     disk_reserve: int
     docker_root: str
+    driver: Mapping[str, object] | None = None
 
     @property
     def this(self) -> Host:

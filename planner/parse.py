@@ -41,6 +41,7 @@ def parse(raw: Mapping[str, object], problems: Problems) -> Document | None:
         facts=_facts(raw.get("facts")),
         disk_reserve=reserve if isinstance(reserve, int) else 0,
         docker_root=root if isinstance(root, str) and root else DOCKER_ROOT,
+        driver=driver if isinstance(driver := raw.get("driver"), Mapping) else None,
     )
 
 

@@ -27,6 +27,10 @@ def lines(plan: Mapping[str, Any]) -> list[str]:
             counts += f", GPUs of {len(targets['gpus'])} hosts"
         grafana = "with Grafana" if plan["monitoring"]["images"]["grafana"] else "without Grafana"
         result.append(f"  monitoring: {counts}, {grafana}")
+    if plan["driver"]:
+        driver = plan["driver"]
+        fabric = " with NVLink fabric" if driver["fabric"] else ""
+        result.append(f"  driver: {driver['driver']} ({driver['flavour']}) for {len(driver['gpus'])} GPUs{fabric}")
     for need in plan["disk"]:
         if need["needed_bytes"]:
             result.append(f"  disk: {need['path']} {size(need['needed_bytes'])} to write")

@@ -22,7 +22,7 @@ ALLOWED_HOSTS = {
     "127.0.0.1": "the host itself",
     "localhost": "the host itself",
     "download.docker.com": "Docker's own repository, a default that a variable replaces",
-    "download.nvidia.com": "not fetched from: named in a text",
+    "download.nvidia.com": "NVIDIA's own repository, a default that a variable replaces",
     "example.com": "reserved for examples",
     "example.org": "reserved for examples",
     "nvidia.github.io": "NVIDIA's own repository, a default that a variable replaces",

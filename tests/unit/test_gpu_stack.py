@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -285,6 +286,34 @@ def test_defaults_of_the_wishes_are_the_roles() -> None:
     for name, value in vars(Wishes()).items():
         given = defaults[f"nvidia_driver_{name}"]
         assert (tuple(given) if isinstance(given, list) else given) == value
+
+
+def preflight() -> Any:
+    """The preflight role's action, which is no importable module."""
+    path = Path("roles/preflight/action_plugins/preflight_check.py")
+    spec = importlib.util.spec_from_file_location("preflight_check", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("manage", "decided"), [(True, True), (None, True), (False, False)])
+def test_preflight_decides_where_there_are_gpus_to_manage(
+    facts: dict[str, dict[str, Any]], manage: bool | None, decided: bool
+) -> None:
+    module = preflight()
+    raw = {"nvidia_driver_version": "595.71.05"} | ({} if manage is None else {"nvidia_driver_manage": manage})
+    this = module._Host(raw, raw.__getitem__, facts_known=True)
+    this.read(raw)
+    known = {"ansible_facts": {**host(), "redoubt_gpu": {**facts["8xH100-SXM"], "secure_boot": True}}}
+    made = module.ActionModule._driver(this, known)
+    assert (made is not None) is decided
+    if decided:
+        assert made.version == "595.71.05"
+        assert set(refusals(made)) == {"Secure Boot"}
+    assert module.ActionModule._driver(this, {"ansible_facts": host()}) is None
 
 
 def test_every_branch_has_an_end() -> None:

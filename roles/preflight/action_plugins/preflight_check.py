@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from ansible.plugins.loader import filter_loader
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from planner import evaluate, inventory
+from planner import driver_wishes, evaluate, gpu_stack, inventory
 from planner.problems import Problem, merged, report
 
 FACTS_VARIABLE = "ansible_facts"
 _LOCK_VARIABLES = ("redoubt_images", "redoubt_model_locks", "redoubt_sources")
+_MANAGE_DRIVER = "nvidia_driver_manage"
 _HOST_VARIABLES = (
     "redoubt_models",
     "redoubt_private_address",
@@ -184,11 +186,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         name = str(task_vars["inventory_hostname"])
         plan_only = self._task.args.get("plan_only") is True
         this = self._host(name, task_vars, facts_known=not plan_only)
-        this.read([*_HOST_VARIABLES, *_LOCK_VARIABLES])
+        this.read([*_HOST_VARIABLES, *_LOCK_VARIABLES, *driver_wishes.NAMES, _MANAGE_DRIVER])
         others: dict[str, _Host] = {}
         document = self._document(name, this, self._groups(), partial(self._known, others, task_vars))
         document |= {"plan_only": plan_only, "facts": self._facts(task_vars, plan_only=plan_only)}
         _, found = evaluate(document)
+        stack = None if plan_only else self._driver(this, task_vars)
+        if stack is not None:
+            found = [*found, *stack.problems]
+            document |= {"driver": dict(stack.expected), "warnings": [*document["warnings"], *stack.warnings]}
         # A host that is down may be left out of the others' plans; one that was not asked may not.
         down = set(task_vars["ansible_play_hosts_all"]) - set(task_vars["ansible_play_hosts"])
         unasked = [] if plan_only else sorted(set(others) - set(document["hosts"]) - down)
@@ -196,6 +202,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
             [*this.problems, *(inventory.not_asked(other, others[other].unknown) for other in unasked), *found]
         )
         return self._answer(problems) if problems else {"changed": False, "document": document}
+
+    @staticmethod
+    def _driver(this: _Host, task_vars: dict[str, Any]) -> gpu_stack.Stack | None:
+        """Return the decisions about the driver; None for a host without GPUs, or whose driver is not managed."""
+        known = task_vars.get(FACTS_VARIABLE) or {}
+        gpu = _plain(known.get("redoubt_gpu"))
+        if not gpu or not gpu["gpus"] or this.values.get(_MANAGE_DRIVER) is False or this.problems:
+            return None
+        wishes = driver_wishes.wishes(this.values)
+        return gpu_stack.stack(gpu, _plain(known), wishes, datetime.now(UTC).date())
 
     def _document(
         self,
