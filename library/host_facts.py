@@ -9,6 +9,7 @@ import os
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.drained import read_marks
 from ansible.module_utils.facts import ansible_collector, default_collectors
 from ansible.module_utils.facts.namespace import PrefixFactNamespace
 from ansible.module_utils.gpu.facts import gather
@@ -53,8 +54,8 @@ EXAMPLES = r"""
 RETURN = r"""
 ansible_facts:
   description: >-
-    Ansible's facts, redoubt_host with disks, cpus, memory_bytes, gpus, images and weights, and redoubt_gpu (see
-    gpu_facts) on a host with NVIDIA GPUs.
+    Ansible's facts; redoubt_host with disks, cpus, memory_bytes, gpus, images and weights; redoubt_gpu (see gpu_facts)
+    on a host with NVIDIA GPUs; redoubt_drained.
   returned: always
   type: dict
 """
@@ -160,6 +161,10 @@ def main() -> None:
     }
     if facts["redoubt_host"]["gpus"]:
         facts["redoubt_gpu"] = gather(Host("/", f"{os.environ.get('PATH', '')}:{ADMIN_PATH}"))
+    try:
+        facts["redoubt_drained"] = read_marks()
+    except ValueError as error:
+        module.fail_json(msg=str(error))
     module.exit_json(ansible_facts=facts)
 
 

@@ -98,6 +98,16 @@ def _completion(check: Check) -> Answer:
     return bool(text.strip()), f"completed {text!r} in {time.monotonic() - started:.1f} s"
 
 
+def _answers(check: Check) -> Answer:
+    problem = ask({"http": check["url"]})
+    return not problem, problem or f"{check['url']} answers"
+
+
+def _told(check: Check) -> Answer:
+    """Nothing to look at: the plan knows it, and the verdict shall say it."""
+    return True, check["detail"]
+
+
 def _log_limits(check: Check) -> Answer:
     ids = run(["docker", "ps", "--quiet"], 30)[1].split()
     rows = (_docker_json(["inspect", "--type", "container", *ids]) if ids else []) or []
@@ -174,12 +184,17 @@ def _targets(check: Check) -> Answer:
         if (active and not pending) or time.monotonic() >= deadline:
             break
         time.sleep(2)
+    # The engines of a drained host may be stopped; that is no news.
+    drained = [t for t in active if t["health"] != "up" and t["labels"].get("host") in check.get("drained", ())]
     down = [
-        f"{t['scrapePool']} {t['scrapeUrl']}: {t['lastError'] or t['health']}" for t in active if t["health"] != "up"
+        f"{t['scrapePool']} {t['scrapeUrl']}: {t['lastError'] or t['health']}"
+        for t in active
+        if t["health"] != "up" and t not in drained
     ]
     failed = _prometheus_json(check["url"] + "/api/v1/query", "probe_success == 0")["result"]
     down += [f"probe of {row['metric'].get('instance')} fails" for row in failed]
-    return bool(active) and not down, "; ".join(down) or f"{len(active)} targets, all up"
+    good = f"{len(active)} targets, all up" + (f" except {len(drained)} of drained hosts" if drained else "")
+    return bool(active) and not down, "; ".join(down) or good
 
 
 def _rules(check: Check) -> Answer:
@@ -212,6 +227,8 @@ KINDS: Dict[str, Callable[[Check], Answer]] = {
     "unit": _unit,
     "container": _container,
     "completion": _completion,
+    "answers": _answers,
+    "told": _told,
     "log_limits": _log_limits,
     "disk": _disk,
     "drift": _drift,

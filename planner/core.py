@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from planner import container_toolkit, entries, facts, gpus, mig, watch
@@ -76,6 +77,9 @@ class _Maker:
         images = [entries.image_entry(self.images[key]) for key in sorted(self.images)]
         disk = facts.disk_needs(self.document, list(self.images.values()), list(self.weights.values()), MODELS_ROOT)
         facts.check(self.document, disk, self.problems)
+        for model in gateway["models"] if gateway else ():
+            if not model["servers"]:
+                self.problems.warn(f"{model['name']} is served by nobody: all its hosts are drained")
         if self.placeholders:
             listed = ", ".join(sorted(self.placeholders))
             self.problems.warn(f"installing would be refused, since these hold placeholders for digests: {listed}")
@@ -93,6 +97,7 @@ class _Maker:
             "gpu_exporter": gpu_exporter,
             **container_toolkit.entry(this, self._gpus(this)),
             "disk": disk,
+            "drained": {name: asdict(mark) for name, mark in self.document.drained.items()},
             "warnings": list(self.problems.warnings),
         }
 
@@ -207,6 +212,7 @@ class _Maker:
             "resources": entries.resources(model, rendered),
             "health": rendered.health,
             "metrics_path": engine.metrics_path,
+            "request_metrics": list(engine.request_metrics),
             "stop_grace_period": rendered.stop_grace_period,
         }
 
@@ -278,15 +284,22 @@ class _Maker:
                 if engine is None:
                     continue
                 entry = models.setdefault(
-                    model.name, {"name": model.name, "servers": [], "routes": [dict(route) for route in engine.routes]}
+                    model.name,
+                    {
+                        "name": model.name,
+                        "servers": [],
+                        "drained": [],
+                        "routes": [dict(route) for route in engine.routes],
+                    },
                 )
                 if first_engine.setdefault(model.name, model.engine) != model.engine:
                     why = f"another host serves this model with {first_engine[model.name]}"
                     fix = "serve a model with one engine"
                     self.problems.add(f"{model.where}.engine", why, fix, model.engine, server.name)
                 reach = self._reach(server, ports[model.where], "its engine")
-                if reach not in entry["servers"]:
-                    entry["servers"].append(reach)
+                pool = entry["drained" if server.name in self.document.drained else "servers"]
+                if reach not in pool:
+                    pool.append(reach)
         if not models and not self.document.incomplete:
             why = f"{host.name} is a gateway, but no host serves a model"
             self.problems.add("redoubt_models", why, "add a host to the inference group and list a model")

@@ -22,6 +22,7 @@ The document is a mapping:
     locks: {...}                      # redoubt_model_locks
     sources: {...}                    # redoubt_sources
     facts: {...}                      # see Facts; null = unknown
+    drained: {h2: {since: ..., by: ..., reason: ...}}              # hosts out of the pool; other names are ignored
     driver: null                      # `expected` of planner.gpu_stack; null = no GPUs, or their driver is not ours
     warnings: []                      # what was noticed while the document was made
 """
@@ -132,6 +133,15 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Drained:
+    """Why a host is out of the gateways' pool: since when (UTC, ISO 8601), by whom, for what (may be empty)."""
+
+    since: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Document:
     """The whole input for one host's plan."""
 
@@ -146,6 +156,7 @@ class Document:
     facts: Facts
     disk_reserve: int
     docker_root: str
+    drained: Mapping[str, Drained]
     driver: Mapping[str, object] | None = None
 
     @property

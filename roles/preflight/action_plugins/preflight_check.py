@@ -51,6 +51,8 @@ class _Host:
         self.values: dict[str, Any] = {}
         self.problems: list[Problem] = []
         self.unknown: set[str] = set()
+        # What this host was told of drained hosts; known once its facts are.
+        self.drained: Mapping[str, Any] = _plain((raw.get(FACTS_VARIABLE) or {}).get("redoubt_drained") or {})
         self._evaluate = evaluate_one
         self._waiting = frozenset() if facts_known else inventory.needing(FACTS_VARIABLE, raw)
 
@@ -229,9 +231,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         # A gateway needs the engines' addresses, a monitoring host everybody's; the others need only themselves.
         wanted = members if {"gateway", "monitoring"} & set(kinds) else []
         entries: dict[str, dict[str, Any]] = {}
+        drained: dict[str, Any] = {}
         incomplete = False
         for other in dict.fromkeys([*wanted, name]):
             host = this if other == name else other_host(other)
+            drained |= host.drained
             entry = inventory.host_entry(host.values, inventory.kinds_of(other, groups))
             if "redoubt_private_address" in host.unknown:
                 entry["address"] = None
@@ -252,6 +256,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
             "images": this.values.get("redoubt_images"),
             "locks": this.values.get("redoubt_model_locks"),
             "sources": this.values.get("redoubt_sources"),
+            "drained": drained,
             "warnings": warnings,
         }
 

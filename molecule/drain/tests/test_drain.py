@@ -1,0 +1,227 @@
+"""A host leaves the pool and comes back while requests and a stream flow; later runs keep it out.
+
+The tests run in this order; each leaves both hosts in the pool.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+from tests.support.plays import Play
+from tests.support.raw_http import context, exchange, written
+
+KEY = "sk-Alice-0123456789abcdef0123456789abcdef0123456789abcd"
+MARK = "/var/lib/redoubt/drained.json"
+CONF = "/etc/nginx/nginx.conf"
+INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "inventory/lab.json")
+GATEWAY, A, B = "molecule-drain-gw", "molecule-drain-a", "molecule-drain-b"
+testinfra_hosts = [f"ansible://{GATEWAY}"]
+
+
+def address(name: str) -> str:
+    return str(json.loads(INVENTORY.read_text())["all"]["hosts"][name]["ansible_host"])
+
+
+def other(name: str, host: Host) -> Host:
+    return testinfra.get_host(f"ansible://{name}", ansible_inventory=host.backend.ansible_inventory)
+
+
+def ask(**body: Any) -> dict[str, Any]:
+    """One request through the gateway."""
+    text = json.dumps({"model": "small", "prompt": "x", **body})
+    request = written("/v1/completions", "POST", key=KEY, body=text)
+    return exchange(address(GATEWAY), 443, request, context(), "redoubt.lab", timeout=120)
+
+
+def direct(name: str, path: str) -> Any:
+    return json.loads(exchange(address(name), 8101, written(path, host="engine"))["body"])
+
+
+def whole(answer: dict[str, Any]) -> bool:
+    numbers = re.findall(r"data: (\d+)", answer["body"])
+    return numbers == [str(n) for n in range(len(numbers))] and answer["body"].endswith("[DONE]\n\n\r\n0\r\n\r\n")
+
+
+@contextmanager
+def traffic() -> Iterator[list[int]]:
+    """Short requests, five at a time, all the while; the list collects their statuses."""
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            statuses.append(ask()["status"])
+            time.sleep(0.05)
+
+    with ThreadPoolExecutor(5) as pool:
+        workers = [pool.submit(work) for _ in range(5)]
+        try:
+            yield statuses
+        finally:
+            stop.set()
+    for worker in workers:
+        worker.result()
+
+
+@contextmanager
+def streams(events: int) -> Iterator[list[Future[dict[str, Any]]]]:
+    """Long streams through the gateway, one on each engine at least."""
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(ask, stub_events=events) for _ in range(4)]
+        for name in (A, B):
+            deadline = time.monotonic() + 30
+            while not direct(name, "/stub/seen")["running"]:
+                assert time.monotonic() < deadline, f"no stream reached {name}"
+                time.sleep(0.1)
+        yield futures
+
+
+def test_both_serve(host: Host) -> None:
+    assert ask()["status"] == 200
+    assert host.file(CONF).content_string.count(":8101 max_fails") == 2
+    assert not host.file(MARK).exists
+
+
+def test_check_mode_shows_and_changes_nothing(host: Host, play: Play) -> None:
+    run = play("drain.yml", check=True, drain_host=A)
+    assert run.status == 0
+    assert f"+ server {address(A)}:8101 down; # drained" in run.words
+    assert not host.file(MARK).exists
+    assert "down" not in host.file(CONF).content_string
+    assert direct(A, "/stub/seen")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("molecule-drain-x", "no host of this name serves models"),
+        (GATEWAY, "no host of this name serves models"),
+        ("", "drain_host is not set"),
+    ],
+)
+def test_other_hosts_are_refused(host: Host, play: Play, name: str, said: str) -> None:
+    run = play("drain.yml", drain_host=name)
+    assert run.status != 0
+    assert said in run.words
+    assert not host.file(MARK).exists
+
+
+def test_drain_cuts_nothing_and_later_runs_keep_it(host: Host, play: Play) -> None:
+    with traffic() as statuses, streams(100) as running:  # 20 s each: longer than the way out of the pool
+        before = len(statuses)
+        run = play("drain.yml", drain_host=A, drain_reason="new fan")
+        assert run.status == 0
+        # The run ended, so A's streams did; had they been cut, they would not be whole.
+        assert "the gateway has" in run.words, "the run did not wait for the stream"
+        answers = [future.result() for future in running]
+        assert [answer["status"] for answer in answers] == [200] * 4
+        assert all(whole(answer) for answer in answers)
+        time.sleep(1)
+        assert len(statuses) > before
+    assert set(statuses) == {200}
+    mark = json.loads(host.file(MARK).content_string)
+    assert (mark[A]["by"], mark[A]["reason"]) == ("molecule", "new fan")
+    assert other(A, host).check_output("docker inspect -f '{{.State.Status}}' redoubt-small") == "exited"
+    # The same again, and everything else: nothing changes, nothing starts.
+    again = play("drain.yml", drain_host=A)
+    assert (again.status, again.changed) == (0, 0)
+    run = play()
+    assert (run.status, run.changed) == (0, 0)
+    assert f"{A} is drained since {mark[A]['since']} by molecule (new fan)" in run.words
+    assert f"server {address(A)}:8101 down;" in host.file(CONF).content_string
+    assert other(A, host).check_output("docker inspect -f '{{.State.Status}}' redoubt-small") == "exited"
+
+
+def test_a_gateway_run_that_does_not_ask_the_host_keeps_it_drained(host: Host, play: Play) -> None:
+    other(A, host).check_output(f"mv {MARK} /root/mark")  # as if the host could not be asked at all
+    run = play()
+    other(A, host).check_output(f"mv /root/mark {MARK}")
+    assert run.status == 0
+    assert f"server {address(A)}:8101 down;" in host.file(CONF).content_string
+
+
+def test_last_endpoint_is_refused(host: Host, play: Play) -> None:
+    run = play("drain.yml", drain_host=B)
+    assert run.status != 0
+    assert f"small would be left without an endpoint if {B} were drained: no other host serves it" in run.words
+    assert "drain_allow_last_endpoint" in run.words
+    assert ask()["status"] == 200
+    assert B not in host.file(MARK).content_string
+
+
+def test_last_endpoint_by_force_and_back(host: Host, play: Play) -> None:
+    run = play("drain.yml", drain_host=B, drain_allow_last_endpoint=True)
+    assert run.status == 0
+    assert "small is served by nobody: all its hosts are drained" in run.words
+    assert ask()["status"] == 502
+    assert play("return.yml", drain_host=B).status == 0
+    assert ask()["status"] == 200
+
+
+def test_a_host_that_does_not_serve_is_not_returned(host: Host, play: Play) -> None:
+    a = other(A, host)
+    a.check_output("mv /srv/redoubt/models /srv/redoubt/hidden")
+    run = play("return.yml", drain_host=A)
+    a.check_output("mv /srv/redoubt/hidden /srv/redoubt/models")
+    assert run.status != 0
+    assert f"server {address(A)}:8101 down;" in host.file(CONF).content_string
+
+
+def test_return_puts_it_back(host: Host, play: Play) -> None:
+    with traffic() as statuses:
+        assert play("return.yml", drain_host=A).status == 0
+    assert set(statuses) == {200}
+    assert not host.file(MARK).exists
+    assert not other(A, host).file(MARK).exists
+    assert host.file(CONF).content_string.count(":8101 max_fails") == 2
+    before = direct(A, "/stub/seen")["seen"]
+    assert {ask()["status"] for _ in range(10)} == {200}
+    assert direct(A, "/stub/seen")["seen"] > before
+    again = play("return.yml", drain_host=A)
+    assert (again.status, again.changed) == (0, 0)
+
+
+def test_endpoint_that_does_not_answer_does_not_count(host: Host, play: Play) -> None:
+    other(B, host).check_output("docker pause redoubt-small")
+    run = play("drain.yml", drain_host=A)
+    other(B, host).check_output("docker unpause redoubt-small")
+    assert run.status != 0
+    assert f"{address(B)}:8101/health does not answer" in run.words
+    assert not host.file(MARK).exists
+
+
+def test_engine_that_never_comes_to_rest(host: Host, play: Play) -> None:
+    """A request that no gateway knows of: only the engine's own metrics tell."""
+    a = other(A, host)
+    a.check_output(
+        "systemd-run --quiet --collect --unit never-ends curl -sN -d '{\"stub_events\": 100000}' http://%s:8101/v1/completions",
+        address(A),
+    )
+    seen = 0
+    while not seen:
+        seen = direct(A, "/stub/seen")["running"]
+    run = play("drain.yml", drain_host=A, drain_limit_seconds=3)
+    assert run.status != 0
+    assert f"{A} is not idle after 3 s (drain_limit_seconds): engine small has 1 running and 0 waiting" in run.words
+    assert f"play return -i INVENTORY -e drain_host={A}" in run.words
+    assert re.search(r"engine small has 1 running and 0 waiting; waited \d+ of at most 3 s", run.words)
+    assert f"server {address(A)}:8101 down;" in host.file(CONF).content_string
+    assert direct(A, "/stub/seen")["running"] == 1
+    run = play("drain.yml", drain_host=A, drain_limit_seconds=1, drain_cut_requests=True)
+    assert run.status == 0
+    assert a.check_output("docker inspect -f '{{.State.Status}}' redoubt-small") == "exited"
+    assert play("return.yml", drain_host=A).status == 0
+    assert not host.file(MARK).exists
