@@ -12,6 +12,7 @@ import http.client
 import ipaddress
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,14 @@ def sockets_of(program: str, proc: str = "/proc") -> set[str]:
     """Inodes of the sockets that processes of this name hold."""
     found = set()
     for comm in glob.glob(f"{proc}/[0-9]*/comm"):
-        try:
+        # Processes end and files are closed while we look.
+        with suppress(OSError):
             if Path(comm).read_text().strip() != program:
                 continue
-            folder = os.path.join(os.path.dirname(comm), "fd")
-            links = [os.readlink(os.path.join(folder, name)) for name in os.listdir(folder)]
-        except OSError:
-            continue  # it has just ended
-        found |= {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+            for entry in os.scandir(os.path.join(os.path.dirname(comm), "fd")):
+                with suppress(OSError):
+                    link = os.readlink(entry.path)
+                    found |= {link[len("socket:[") : -1]} if link.startswith("socket:[") else set()
     return found
 
 
