@@ -37,8 +37,8 @@ def address(name: str) -> str:
     return str(json.loads(INVENTORY.read_text())["all"]["hosts"][name]["ansible_host"])
 
 
-def other(name: str, host: Host) -> Host:
-    return testinfra.get_host(f"ansible://{name}", ansible_inventory=host.backend.ansible_inventory)
+def other(name: str) -> Host:
+    return testinfra.get_host(f"ansible://{name}", ansible_inventory=str(INVENTORY.parent))
 
 
 def ask(**body: Any) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def test_drain_cuts_nothing_and_later_runs_keep_it(host: Host, play: Play) -> No
     assert set(statuses) == {200}
     mark = json.loads(host.file(MARK).content_string)
     assert (mark[A]["by"], mark[A]["reason"]) == ("molecule", "new fan")
-    assert other(A, host).check_output("docker inspect -f '{{.State.Status}}' redoubt-small") == "exited"
+    assert other(A).check_output("docker inspect -f '{{.State.Status}}' redoubt-small") == "exited"
     # The same again, and everything else: nothing changes, nothing starts.
     again = play(DRAIN, drain_host=A)
     assert (again.status, again.changed) == (0, 0)
@@ -147,7 +147,7 @@ def test_drain_cuts_nothing_and_later_runs_keep_it(host: Host, play: Play) -> No
     assert (run.status, run.changed) == (0, 0)
     assert f"{A} is drained since {mark[A]['since']} by molecule (new fan)" in run.words
     assert f"server {address(A)}:8101 down;" in host.file(CONF).content_string
-    assert other(A, host).check_output("docker inspect -f '{{.State.Status}}' redoubt-small") == "exited"
+    assert other(A).check_output("docker inspect -f '{{.State.Status}}' redoubt-small") == "exited"
 
 
 def test_a_gateway_run_that_does_not_ask_the_host_keeps_it_drained(host: Host, play: Play) -> None:
@@ -175,7 +175,7 @@ def test_last_endpoint_by_force_and_back(host: Host, play: Play) -> None:
 
 
 def test_a_host_that_does_not_serve_is_not_returned(host: Host, play: Play) -> None:
-    a = other(A, host)
+    a = other(A)
     a.check_output("mv /srv/redoubt/models /srv/redoubt/hidden")
     run = play(RETURN, drain_host=A)
     a.check_output("mv /srv/redoubt/hidden /srv/redoubt/models")
@@ -188,7 +188,7 @@ def test_return_puts_it_back(host: Host, play: Play) -> None:
         assert play(RETURN, drain_host=A).status == 0
     assert set(statuses) == {200}
     assert not host.file(MARK).exists
-    assert not other(A, host).file(MARK).exists
+    assert not other(A).file(MARK).exists
     assert host.file(CONF).content_string.count(":8101 max_fails") == 2
     before = direct(A, "/stub/seen")["seen"]
     assert {ask()["status"] for _ in range(10)} == {200}
@@ -198,9 +198,9 @@ def test_return_puts_it_back(host: Host, play: Play) -> None:
 
 
 def test_endpoint_that_does_not_answer_does_not_count(host: Host, play: Play) -> None:
-    other(B, host).check_output("docker pause redoubt-small")
+    other(B).check_output("docker pause redoubt-small")
     run = play(DRAIN, drain_host=A)
-    other(B, host).check_output("docker unpause redoubt-small")
+    other(B).check_output("docker unpause redoubt-small")
     assert run.status != 0
     assert f"{address(B)}:8101/health does not answer" in run.words
     assert not host.file(MARK).exists
@@ -208,7 +208,7 @@ def test_endpoint_that_does_not_answer_does_not_count(host: Host, play: Play) ->
 
 def test_engine_that_never_comes_to_rest(host: Host, play: Play) -> None:
     """A request that no gateway knows of: only the engine's own metrics tell."""
-    a = other(A, host)
+    a = other(A)
     a.check_output(
         "systemd-run --quiet --collect --unit never-ends curl -sN -d '{\"stub_events\": 100000}' http://%s:8101/v1/completions",
         address(A),
