@@ -178,22 +178,21 @@ def _targets(check: Check) -> Answer:
     before: dict[str, str] | None = None
     while True:
         active = _prometheus_json(check["url"] + "/api/v1/targets?state=active")["activeTargets"]
+        # The engines of a drained host may be stopped; that is no news, and nothing to wait for.
+        watched = [t for t in active if t.get("labels", {}).get("host") not in check.get("drained", ())]
         if before is None:
-            before = {t["scrapeUrl"]: t["lastScrape"] for t in active if t["health"] == "down"}
-        pending = [t for t in active if t["health"] == "unknown" or before.get(t["scrapeUrl"]) == t["lastScrape"]]
+            before = {t["scrapeUrl"]: t["lastScrape"] for t in watched if t["health"] == "down"}
+        pending = [t for t in watched if t["health"] == "unknown" or before.get(t["scrapeUrl"]) == t["lastScrape"]]
         if (active and not pending) or time.monotonic() >= deadline:
             break
         time.sleep(2)
-    # The engines of a drained host may be stopped; that is no news.
-    drained = [t for t in active if t["health"] != "up" and t["labels"].get("host") in check.get("drained", ())]
     down = [
-        f"{t['scrapePool']} {t['scrapeUrl']}: {t['lastError'] or t['health']}"
-        for t in active
-        if t["health"] != "up" and t not in drained
+        f"{t['scrapePool']} {t['scrapeUrl']}: {t['lastError'] or t['health']}" for t in watched if t["health"] != "up"
     ]
+    resting = sum(t["health"] != "up" for t in active if t not in watched)
     failed = _prometheus_json(check["url"] + "/api/v1/query", "probe_success == 0")["result"]
     down += [f"probe of {row['metric'].get('instance')} fails" for row in failed]
-    good = f"{len(active)} targets, all up" + (f" except {len(drained)} of drained hosts" if drained else "")
+    good = f"{len(active)} targets, all up" + (f" except {resting} of drained hosts" if resting else "")
     return bool(active) and not down, "; ".join(down) or good
 
 

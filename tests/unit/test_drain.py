@@ -314,13 +314,14 @@ def test_the_doctor_says_drained_and_leaves_the_engines_alone() -> None:
 
 
 def test_targets_of_drained_hosts_are_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
-    target = {"health": "down", "scrapePool": "p", "scrapeUrl": "u", "lastError": "refused", "labels": {"host": "g1"}}
+    target: dict[str, Any] = {"health": "down", "scrapePool": "p", "scrapeUrl": "u", "lastScrape": "t"}
+    target |= {"lastError": "refused", "labels": {"host": "g1"}}
     answers = {"/api/v1/targets?state=active": {"activeTargets": [target]}, "/api/v1/query": {"result": []}}
     monkeypatch.setattr("ansible.module_utils.checks._prometheus_json", lambda url, *_: answers[url])
     made = site({"g1": MARK})
     check = next(c for c in doctor_inside_checks(made, SETTINGS) if c["id"] == "monitoring.targets") | {"url": ""}
     assert examine(check)["ok"], json.dumps(check)
-    assert not examine(check | {"drained": ["g2"]})["ok"]
+    assert not examine(check | {"drained": ["g2"], "patience": 0})["ok"]
 
 
 def test_the_doctor_streams_from_a_model_that_is_served() -> None:
