@@ -24,7 +24,6 @@ class Wishes:
     dcgm_version: str = "4.6.0"
     imex_nodes: tuple[str, ...] = ()
     extra_packages: tuple[str, ...] = ()
-    fabric_timeout: int = 180
     repository_url: str = "https://developer.download.nvidia.com/compute/cuda/repos"
     repository_key: str = ""
     repository_key_url: str = ""

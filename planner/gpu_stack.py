@@ -108,7 +108,6 @@ def stack(gpu: Mapping[str, Any], host: Mapping[str, Any], wishes: Wishes, today
             "flavour": module,
             "gpus": [row["address"] for row in hardware.gpus if row["bound"] in OURS],
             "fabric": hardware.manager,
-            "fabric_timeout": wishes.fabric_timeout,
         },
         problems=tuple(problems.found),
         warnings=tuple(problems.warnings),

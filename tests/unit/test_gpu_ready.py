@@ -11,7 +11,7 @@ from ansible.module_utils import gpu_checks
 from ansible.module_utils.gpu.ready import reboot_reasons, verdicts
 
 from filter_plugins.doctor import doctor_inside_checks
-from library.gpu_ready import PAUSE, await_ready
+from library.gpu_ready import settling
 from tests.unit.gpu_support import OTHER, SYSTEMD, VERSION, GpuHost, systemd
 
 
@@ -22,7 +22,7 @@ def h100(tmp_path: Path) -> GpuHost:
 
 def expected(host: GpuHost, **changes: Any) -> dict[str, Any]:
     found = {"driver": VERSION, "flavour": "open", "gpus": [gpu["address"] for gpu in host.description["gpus"]]}
-    return {**found, "fabric": bool(host.description["fabric"]), "fabric_timeout": 9, **changes}
+    return {**found, "fabric": bool(host.description["fabric"]), **changes}
 
 
 def bad(host: GpuHost, **changes: Any) -> dict[str, str]:
@@ -132,56 +132,17 @@ def test_persistence(h100: GpuHost) -> None:
     assert "systemctl enable --now nvidia-persistenced" in bad(h100)["persistence"]
 
 
-class StubClock:
-    """Stands for the time: it goes on only by pauses."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def pause(self, seconds: float) -> None:
-        self.time += seconds
+def test_fabric_that_may_complete_is_worth_another_look(h100: GpuHost) -> None:
+    assert not settling(h100.facts(), verdicts(h100.facts(), expected(h100)))
+    progress(h100)
+    assert settling(h100.facts(), verdicts(h100.facts(), expected(h100)))
 
 
-def looks(host: GpuHost, *spoils: Callable[[GpuHost], None]) -> Callable[[], dict[str, Any]]:
-    """Readings of the host, spoilt in turn, then good ones."""
-    good = host.facts()
-    spoilt = []
-    for spoil in spoils:
-        spoil(host)
-        spoilt.append(host.facts())
-    queue = iter(spoilt)
-    return lambda: next(queue, good)
-
-
-def test_fabric_is_waited_for(h100: GpuHost) -> None:
-    clock = StubClock()
-    _, rows = await_ready(expected(h100), looks(h100, progress, progress), clock.now, clock.pause)
-    assert all(row.ok for row in rows)
-    assert clock.time == 2 * PAUSE
-
-
-def test_fabric_that_never_completes_ends(h100: GpuHost) -> None:
-    clock = StubClock()
-    _, rows = await_ready(expected(h100), looks(h100, *[progress] * 20), clock.now, clock.pause)
-    assert [row.aspect for row in rows if not row.ok] == ["fabric"]
-    assert clock.time == 9
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda host: host.says("systemctl", systemd({**SYSTEMD, "fabricmanager": "failed"})),
-        lambda host: host.says("systemctl", systemd({**SYSTEMD, "persistenced": "failed"})),
-    ],
-)
-def test_what_does_not_mend_itself_is_said_at_once(h100: GpuHost, spoil: Callable[[GpuHost], None]) -> None:
-    clock = StubClock()
-    _, rows = await_ready(expected(h100), looks(h100, spoil), clock.now, clock.pause)
-    assert not all(row.ok for row in rows)
-    assert clock.time == 0
+@pytest.mark.parametrize("unit", ["fabricmanager", "persistenced"])
+def test_what_does_not_mend_itself_is_not(h100: GpuHost, unit: str) -> None:
+    progress(h100)
+    h100.says("systemctl", systemd({**SYSTEMD, unit: "failed"}))
+    assert not settling(h100.facts(), verdicts(h100.facts(), expected(h100)))
 
 
 def test_doctor_reads_once_and_answers_for_each_aspect(h100: GpuHost, monkeypatch: pytest.MonkeyPatch) -> None:
