@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from module_utils.gpu.pci import usable
 from planner import container_toolkit, entries, facts, gpus, mig, watch
 from planner.document import Document, Host, Image, Lock, Model
 from planner.engines import Start
@@ -142,7 +143,7 @@ class _Maker:
         ports = self._ports(host, checked=True)
         known = self._gpus(host)
         if self.document.facts.gpu_rows:
-            mig.check(host.mig, self.document.facts.gpu_rows, self.problems)
+            mig.check(host.mig, usable(self.document.facts.gpu_rows), self.problems)
         devices = gpus.assign(host.models, known, self.problems, later=self.document.facts_expected, layout=host.mig)
         planned = []
         for model in host.models:

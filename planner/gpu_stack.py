@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from module_utils.gpu.pci import OURS, usable
 from planner import driver_table
 from planner.driver_files import files
 from planner.driver_table import System
@@ -17,15 +18,13 @@ from planner.problems import Problem, Problems
 FABRIC_MANAGER = "nvidia-fabricmanager.service"
 PERSISTENCED = "nvidia-persistenced.service"
 IMEX = "nvidia-imex.service"
-# Drivers that may hold a GPU that is to be ours; another one (vfio-pci) gives it to a virtual machine.
-OURS = (None, "nvidia", "nouveau")
 # The CUDA major version that a branch's driver speaks (NVIDIA, CUDA compatibility: 13.x from 580 on).
 _CUDA_13 = 580
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the bus says: the GPUs' rows of gpu_facts, and which fabric there is."""
+    """What the bus says: the rows of gpu_facts of the GPUs that can be ours, and which fabric there is."""
 
     gpus: Sequence[Mapping[str, Any]]
     nvswitches: int
@@ -77,7 +76,7 @@ def stack(gpu: Mapping[str, Any], host: Mapping[str, Any], wishes: Wishes, today
     gpu: redoubt_gpu of gpu_facts; host: Ansible's facts (see driver_table.system); today: for ends of life.
     """
     problems = Problems()
-    hardware = Hardware(gpu["gpus"], len(gpu["nvswitches"]), len(gpu["nvlink_management"]))
+    hardware = Hardware(usable(gpu["gpus"]), len(gpu["nvswitches"]), len(gpu["nvlink_management"]))
     branch = _branch(wishes, problems, today)
     module = _module(hardware, wishes, problems)
     if branch is None or module is None:
@@ -106,7 +105,7 @@ def stack(gpu: Mapping[str, Any], host: Mapping[str, Any], wishes: Wishes, today
         expected={
             "driver": wishes.version,
             "flavour": module,
-            "gpus": [row["address"] for row in hardware.gpus if row["bound"] in OURS],
+            "gpus": [row["address"] for row in hardware.gpus],
             "fabric": hardware.manager,
         },
         problems=tuple(problems.found),

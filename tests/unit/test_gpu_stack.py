@@ -320,3 +320,11 @@ def test_every_branch_has_an_end() -> None:
     for name in driver_table.table()["branches"]:
         assert isinstance(driver_table.end_of_life(int(name)), date)
     assert driver_table.branch_of("580.65") == 580
+
+
+def test_gpus_of_virtual_machines_decide_nothing(facts: dict[str, dict[str, Any]]) -> None:
+    both = copy.deepcopy(facts["8xB200"])
+    both["gpus"].append({**volta(facts["2xL40S-PCIe"])["gpus"][0], "bound": "vfio-pci"})
+    made = decide(both)
+    assert (made.module, made.problems) == ("open", ())
+    assert len(made.expected["gpus"]) == 8
