@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.config_transaction import Refused, install
-from ansible.module_utils.run_lock import Busy
+from ansible.module_utils.run_lock import PATIENCE, Busy
 
 DOCUMENTATION = r"""
 module: config_set
@@ -40,7 +40,7 @@ options:
     elements: dict
   timeout: {description: Seconds that the probes may take after an apply., type: int, default: 60}
   command_timeout: {description: Seconds that one command may take., type: int, default: 300}
-  lock_timeout: {description: Seconds to wait for another run on this set to end., type: int, default: 600}
+  lock_timeout: {description: Seconds to wait for another run on this set to end., type: int, default: 900}
   settle: {description: Seconds that units and containers must stay up after an apply., type: float, default: 2}
   state_dir: {description: Where stamps live., type: path, default: /var/lib/redoubt/config_sets}
 author: Redoubt founders
@@ -118,7 +118,7 @@ def argument_spec() -> dict[str, Any]:
         },
         "timeout": {"type": "int", "default": 60},
         "command_timeout": {"type": "int", "default": 300},
-        "lock_timeout": {"type": "int", "default": 600},
+        "lock_timeout": {"type": "int", "default": PATIENCE},
         "settle": {"type": "float", "default": 2.0},
         "state_dir": {"type": "path", "default": "/var/lib/redoubt/config_sets"},
     }
@@ -143,7 +143,7 @@ def main() -> None:
     except Refused as error:
         module.fail_json(msg=f"{module.params['name']}: {error}", restored=error.restored)
     except Busy as error:
-        module.fail_json(msg=str(error), restored=False)
+        module.fail_json(msg=str(error), lock_holder=error.holder, restored=False)
     except KeyError as error:
         module.fail_json(msg=f"{module.params['name']}: no such user or group on this host: {error}")
     module.exit_json(**result)

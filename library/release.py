@@ -14,7 +14,7 @@ from ansible.module_utils.release_gate import GateOptions
 from ansible.module_utils.release_run import Outcome, Refused, Transaction, drift, host_problems, running_containers
 from ansible.module_utils.release_spec import SpecError, Wanted, wanted_release
 from ansible.module_utils.release_store import Store
-from ansible.module_utils.run_lock import Busy
+from ansible.module_utils.run_lock import PATIENCE, Busy
 
 DOCUMENTATION = r"""
 module: release
@@ -90,7 +90,7 @@ def argument_spec() -> dict[str, Any]:
         "prompt": {"type": "str", "default": "The capital of France is"},
         "completion_timeout": {"type": "int", "default": 120},
         "crash_limit": {"type": "int", "default": 2},
-        "lock_timeout": {"type": "int", "default": 900},
+        "lock_timeout": {"type": "int", "default": PATIENCE},
     }
 
 
@@ -194,7 +194,9 @@ def main() -> None:
         result = work(module.params, module.check_mode)
     except SpecError as error:
         module.fail_json(msg="\n- ".join(["Refused before anything was changed:", *error.problems]))
-    except (Busy, DockerError, Refused) as error:
+    except Busy as error:
+        module.fail_json(msg=str(error), lock_holder=error.holder)
+    except (DockerError, Refused) as error:
         module.fail_json(msg=str(error))
     for text in result.pop("warnings", []):
         module.warn(text)

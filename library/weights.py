@@ -14,6 +14,7 @@ from ansible.module_utils.artifacts.models import Settings, absent, planned, pre
 from ansible.module_utils.artifacts.sources import CONTROLLER, make_source
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.run_lock import PATIENCE
 
 DOCUMENTATION = r"""
 module: weights
@@ -146,7 +147,7 @@ def main() -> None:
             "workers": {"type": "int", "default": 0},
             "ca_file": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 60},
-            "lock_timeout": {"type": "int", "default": 900},
+            "lock_timeout": {"type": "int", "default": PATIENCE},
         },
         required_if=[("state", "present", ("source",))],
         supports_check_mode=True,

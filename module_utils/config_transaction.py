@@ -215,7 +215,8 @@ def install(params: dict[str, Any], check: bool) -> dict[str, Any]:
     if check:
         return _carry_out(Transaction(params, check), check)
     make_directories([DesiredDirectory(params["state_dir"], 0o700, "root", "root")])
-    with only_run(Path(params["state_dir"], f".{params['name']}.lock"), params["name"], params["lock_timeout"]):
+    lock, what = Path(params["state_dir"], f".{params['name']}.lock"), f"the configuration of {params['name']}"
+    with only_run(lock, what, params["lock_timeout"]):
         return _carry_out(Transaction(params, check), check)
 
 

@@ -161,7 +161,8 @@ def test_two_runs_on_one_set_do_not_work_beside_each_other(tmp_path: Path, me: d
         result = run(tmp_path, **call)
         assert run(tmp_path, check=True, **call)["changed"] is True
     assert result["failed"] is True
-    assert f"another run (process {os.getpid()}) is working on demo" in result["msg"]
+    assert f"another run (process {os.getpid()} of " in result["msg"]
+    assert "is working on the configuration of demo on this host; let it end" in result["msg"]
     assert not target.exists()
     assert run(tmp_path, **call)["changed"] is True
 
