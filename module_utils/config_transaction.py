@@ -33,6 +33,7 @@ from ansible.module_utils.config_files import (
 from ansible.module_utils.probes import ask, ask_until, run
 from ansible.module_utils.run_lock import only_run
 
+UNIT_SECONDS = 20
 UNIT_DIRECTORIES = ("/etc/systemd/system/", "/usr/lib/systemd/system/", "/lib/systemd/system/")
 
 
@@ -96,8 +97,10 @@ class Transaction:
         """Make the service use what is on disk, and prove it. Raises Refused."""
         if any(path.startswith(UNIT_DIRECTORIES) for path in self.changed_files):
             self._command(["systemctl", "daemon-reload"])
-        if self.params["units"]:
-            self._command(["systemctl", "enable", "--quiet", *self.params["units"]])
+        # It reloads systemd even where it has nothing to do, which takes GPUs from containers of the legacy runtime.
+        new = [u for u in self.params["units"] if run(["systemctl", "is-enabled", "--quiet", u], UNIT_SECONDS)[0]]
+        if new:
+            self._command(["systemctl", "enable", "--quiet", *new])
         for command in self.params["apply"]:
             self._command(command)
         problem = ask_until(probes, self.params["timeout"], self.params["settle"])
