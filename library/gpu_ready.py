@@ -29,7 +29,11 @@ options:
       driver: {description: Version of the driver., type: str, required: true}
       flavour: {description: open or proprietary., type: str, required: true}
       gpus: {description: PCI addresses of the GPUs., type: list, elements: str, required: true}
-      fabric: {description: Whether a fabric manager must bring up NVLink., type: bool, required: true}
+      fabric:
+        description: Whether a fabric manager of this host must bring up NVLink. Where the GPUs say how far the fabric
+          is, it must be complete in any case.
+        type: bool
+        required: true
 author: Redoubt contributors
 """
 
@@ -50,10 +54,13 @@ ansible_facts: {description: "redoubt_gpu, as gpu_facts returns it.", type: dict
 """
 
 
-def settling(facts: dict[str, Any], rows: list[Verdict]) -> bool:
-    """Whether nothing but the fabric is amiss, and its manager is at work; one that failed never completes."""
+def settling(facts: dict[str, Any], rows: list[Verdict], own: bool) -> bool:
+    """Whether nothing but the fabric is amiss, and its manager may be at work; one that failed never completes.
+
+    own: whether the manager is this host's, for no other can be asked.
+    """
     service = facts["services"]["fabric_manager"]
-    at_work = service is not None and service["active"] in ("active", "activating")
+    at_work = not own or (service is not None and service["active"] in ("active", "activating"))
     return at_work and {row.aspect for row in rows if not row.ok} == {"fabric"}
 
 
@@ -69,11 +76,12 @@ def main() -> None:
         argument_spec={"expected": {"type": "dict", "required": True, "options": options}}, supports_check_mode=True
     )
     facts = gather(Host("/", f"{os.environ.get('PATH', '')}:{ADMIN_PATH}"))
-    rows = verdicts(facts, module.params["expected"])
+    expected = module.params["expected"]
+    rows = verdicts(facts, expected)
     bad = [row for row in rows if not row.ok]
     result = {"changed": False, "verdicts": [row._asdict() for row in rows], "ansible_facts": {"redoubt_gpu": facts}}
     # In check mode nothing may be there yet, and nothing is waited for.
-    result["settling"] = settling(facts, rows) and not module.check_mode
+    result["settling"] = settling(facts, rows, expected["fabric"]) and not module.check_mode
     if bad and not module.check_mode:
         lines = [f"- {row.aspect}: {row.detail}. {row.remedy}" for row in bad]
         module.fail_json(

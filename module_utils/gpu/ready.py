@@ -23,10 +23,13 @@ def verdicts(facts: dict[str, Any], expected: dict[str, Any]) -> list[Verdict]:
     """Judge every aspect.
 
     facts: redoubt_gpu (see gpu_facts); expected: {driver: version, flavour: open or proprietary, gpus: [addresses],
-    fabric: whether a fabric manager must bring up NVLink}.
+    fabric: whether a fabric manager of this host must bring up NVLink}.
     """
     rows = [_driver(facts, expected), _gpus(facts, expected), _nouveau(facts), _reboot(facts, expected)]
-    rows += [_fabric(facts)] if expected["fabric"] else []
+    if expected["fabric"]:
+        rows.append(_fabric(facts))
+    elif any(row["fabric_state"] for row in facts["gpus"]):
+        rows.append(_fabric_elsewhere(facts))
     return [*rows, _persistence(facts)]
 
 
@@ -88,12 +91,26 @@ def _fabric(facts: dict[str, Any]) -> Verdict:
     log = f"Read 'journalctl -u {FABRIC_MANAGER}' and /var/log/fabricmanager.log."
     if service["active"] != "active":
         return Verdict("fabric", False, f"{FABRIC_MANAGER} is {service['active']}", f"{log} Then start it.")
-    told = [(row["fabric_state"], row["fabric_status"]) for row in facts["gpus"] if row["fabric_state"]]
-    bad = sorted({f"{state}/{status}" for state, status in told if (state, status) != ("Completed", "Success")})
+    told, bad = _fabric_states(facts)
     if bad:
         nvlink5 = " On NVLink 5 also 'lsmod' for ib_umad and mlx5_ib." if facts["nvlink_management"] else ""
         return Verdict("fabric", False, f"the fabric is {', '.join(bad)}, not Completed/Success", log + nvlink5)
-    return Verdict("fabric", True, f"{FABRIC_MANAGER} {own}, {len(told)} GPUs Completed/Success", "")
+    return Verdict("fabric", True, f"{FABRIC_MANAGER} {own}, {told} GPUs Completed/Success", "")
+
+
+def _fabric_elsewhere(facts: dict[str, Any]) -> Verdict:
+    """The switch trays of GB200 and GB300, or the hypervisor of a virtual machine, have the fabric manager."""
+    told, bad = _fabric_states(facts)
+    if bad:
+        remedy = "Look at the fabric manager that brings it up: on the rack's switch trays, or on the hypervisor."
+        return Verdict("fabric", False, f"the fabric is {', '.join(bad)}, not Completed/Success", remedy)
+    return Verdict("fabric", True, f"{told} GPUs Completed/Success, managed outside this host", "")
+
+
+def _fabric_states(facts: dict[str, Any]) -> tuple[int, list[str]]:
+    """How many GPUs tell the state of the fabric, and what they tell that is not good."""
+    told = [(row["fabric_state"], row["fabric_status"]) for row in facts["gpus"] if row["fabric_state"]]
+    return len(told), sorted({f"{state}/{status}" for state, status in told} - {"Completed/Success"})
 
 
 def _nouveau(facts: dict[str, Any]) -> Verdict:
