@@ -24,7 +24,7 @@ from ansible.plugins.loader import filter_loader
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from planner import driver_wishes, evaluate, gpu_stack, inventory
+from planner import driver_wishes, evaluate, gpu_stack, inventory, site_document
 from planner.problems import Problem, merged, report
 
 FACTS_VARIABLE = "ansible_facts"
@@ -224,41 +224,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         *,
         later: bool = False,
     ) -> dict[str, Any]:
-        """Return the planner's document; `later`: what is not known yet will be, so nobody is left out for it."""
-        kinds = inventory.kinds_of(name, groups)
-        warnings = [] if kinds else [f"{name} is in no group, so it takes no part in the service"]
-        members = list(dict.fromkeys(host for hosts in groups.values() for host in hosts))
-        # A gateway needs the engines' addresses, a monitoring host everybody's; the others need only themselves.
-        wanted = members if {"gateway", "monitoring"} & set(kinds) else []
-        entries: dict[str, dict[str, Any]] = {}
-        drained: dict[str, Any] = {}
-        incomplete = False
-        for other in dict.fromkeys([*wanted, name]):
-            host = this if other == name else other_host(other)
-            drained |= host.drained
-            entry = inventory.host_entry(host.values, inventory.kinds_of(other, groups))
-            if "redoubt_private_address" in host.unknown:
-                entry["address"] = None
-            if later:
-                entries[other] = entry
-                incomplete = incomplete or bool(host.unknown & set(_HOST_VARIABLES))
-            elif other != name and host.unknown & set(_HOST_VARIABLES):
-                listed = ", ".join(sorted(host.unknown & set(_HOST_VARIABLES)))
-                warnings.append(f"{other} is left out of the plan of {name}: {listed} cannot be evaluated now")
-            else:
-                entries[other] = entry
-        return {
-            "host": name,
-            "incomplete": incomplete,
-            "docker_root": this.values.get("docker_data_root"),
-            "disk_reserve": int(float(self._task.args.get("disk_reserve_gib", 0)) * 2**30),
-            "hosts": entries,
-            "images": this.values.get("redoubt_images"),
-            "locks": this.values.get("redoubt_model_locks"),
-            "sources": this.values.get("redoubt_sources"),
-            "drained": drained,
-            "warnings": warnings,
-        }
+        """Return the planner's document; see site_document.document."""
+        reserve = int(float(self._task.args.get("disk_reserve_gib", 0)) * 2**30)
+        return site_document.document(
+            name, this, groups, other_host, frozenset(_HOST_VARIABLES), later=later, disk_reserve=reserve
+        )
 
     def _facts(self, task_vars: dict[str, Any], *, plan_only: bool) -> dict[str, Any] | None:
         if plan_only:
