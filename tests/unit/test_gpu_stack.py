@@ -308,12 +308,14 @@ def test_preflight_decides_where_there_are_gpus_to_manage(
     this = module._Host(raw, raw.__getitem__, facts_known=True)
     this.read(raw)
     known = {"ansible_facts": {**host(), "redoubt_gpu": {**facts["8xH100-SXM"], "secure_boot": True}}}
-    made = module.ActionModule._driver(this, known)
+    made = module.ActionModule._driver(this, ["inference"], known)
     assert (made is not None) is decided
     if decided:
         assert made.version == "595.71.05"
         assert set(refusals(made)) == {"Secure Boot"}
-    assert module.ActionModule._driver(this, {"ansible_facts": host()}) is None
+    assert module.ActionModule._driver(this, ["inference"], {"ansible_facts": host()}) is None
+    # A gateway or a monitoring host may have a graphics card: it is nobody's business here.
+    assert module.ActionModule._driver(this, ["gateway", "monitoring"], known) is None
 
 
 def test_every_branch_has_an_end() -> None:

@@ -193,7 +193,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         document = self._document(name, this, self._groups(), partial(self._known, others, task_vars))
         document |= {"plan_only": plan_only, "facts": self._facts(task_vars, plan_only=plan_only)}
         _, found = evaluate(document)
-        stack = None if plan_only else self._driver(this, task_vars)
+        stack = None if plan_only else self._driver(this, inventory.kinds_of(name, self._groups()), task_vars)
         if stack is not None:
             found = [*found, *stack.problems]
             document |= {"driver": dict(stack.expected), "warnings": [*document["warnings"], *stack.warnings]}
@@ -206,11 +206,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         return self._answer(problems) if problems else {"changed": False, "document": document}
 
     @staticmethod
-    def _driver(this: _Host, task_vars: dict[str, Any]) -> gpu_stack.Stack | None:
-        """Return the decisions about the driver; None for a host without GPUs, or whose driver is not managed."""
+    def _driver(this: _Host, kinds: Sequence[str], task_vars: dict[str, Any]) -> gpu_stack.Stack | None:
+        """Return the decisions about the driver; None for a host that serves nothing with GPUs, or manages its own."""
         known = task_vars.get(FACTS_VARIABLE) or {}
         gpu = _plain(known.get("redoubt_gpu"))
-        if not gpu or not gpu["gpus"] or this.values.get(_MANAGE_DRIVER) is False or this.problems:
+        managed = "inference" in kinds and this.values.get(_MANAGE_DRIVER) is not False
+        if not gpu or not gpu["gpus"] or not managed or this.problems:
             return None
         wishes = driver_wishes.wishes(this.values)
         return gpu_stack.stack(gpu, _plain(known), wishes, datetime.now(UTC).date())
