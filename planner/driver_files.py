@@ -19,8 +19,8 @@ def files(wishes: Wishes, this: System, modules: Sequence[str]) -> dict[str, str
     hmm += "options nvidia_uvm uvm_disable_hmm=1\n"
     found = {
         "/etc/modprobe.d/redoubt-nvidia.conf": (
-            f"# {MANAGED}\n# Only one driver can have the GPUs.\nblacklist nouveau\noptions nouveau modeset=0\n"
-            + (hmm if wishes.disable_hmm else "")
+            f"# {MANAGED}\n# Only one driver can have the GPUs. nova_core is nouveau's successor.\n"
+            "blacklist nouveau\noptions nouveau modeset=0\nblacklist nova_core\n" + (hmm if wishes.disable_hmm else "")
         ),
         "/etc/modules-load.d/redoubt-nvidia.conf": f"# {MANAGED}\n" + "".join(f"{name}\n" for name in modules),
     }

@@ -241,6 +241,7 @@ def test_files(facts: dict[str, dict[str, Any]]) -> None:
     gpu = facts["2xL40S-PCIe"]
     plain, all_of_it = decide(gpu).files, decide(gpu, disable_hmm=True, peermem=True, hold=False).files
     modprobe, apt = "/etc/modprobe.d/redoubt-nvidia.conf", "/etc/apt/apt.conf.d/52redoubt-nvidia"
+    assert {"blacklist nouveau", "blacklist nova_core"} < set(plain[modprobe].splitlines())
     assert "uvm_disable_hmm" not in plain[modprobe]
     assert "options nvidia_uvm uvm_disable_hmm=1\n" in all_of_it[modprobe]
     assert all_of_it["/etc/modules-load.d/redoubt-nvidia.conf"].endswith("nvidia_peermem\n")
