@@ -305,7 +305,12 @@ def test_preflight_decides_where_there_are_gpus_to_manage(
     facts: dict[str, dict[str, Any]], manage: bool | None, decided: bool
 ) -> None:
     module = preflight()
-    raw = {"nvidia_driver_version": "595.71.05"} | ({} if manage is None else {"nvidia_driver_manage": manage})
+    raw: dict[str, Any] = {
+        "nvidia_driver_version": "595.71.05",
+        "dcgm_method": "package",
+        "dcgm_package_version": "1:4.5.3-1",
+    }
+    raw |= {} if manage is None else {"nvidia_driver_manage": manage}
     this = module._Host(raw, raw.__getitem__, facts_known=True)
     this.read(raw)
     known = {"ansible_facts": {**host(), "redoubt_gpu": {**facts["8xH100-SXM"], "secure_boot": True}}}
@@ -313,7 +318,7 @@ def test_preflight_decides_where_there_are_gpus_to_manage(
     assert (made is not None) is decided
     if decided:
         assert made.version == "595.71.05"
-        assert set(refusals(made)) == {"Secure Boot"}
+        assert set(refusals(made)) == {"Secure Boot", "dcgm_package_version"}
     assert module.ActionModule._driver(this, ["inference"], {"ansible_facts": host()}) is None
     # A gateway or a monitoring host may have a graphics card: it is nobody's business here.
     assert module.ActionModule._driver(this, ["gateway", "monitoring"], known) is None

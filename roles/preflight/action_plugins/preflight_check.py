@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,12 +25,13 @@ from ansible.plugins.loader import filter_loader
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from planner import driver_wishes, evaluate, gpu_stack, inventory, site_document
+from planner import driver_wishes, evaluate, gpu_stack, inventory, site_document, watch
 from planner.problems import Problem, merged, report
 
 FACTS_VARIABLE = "ansible_facts"
 _LOCK_VARIABLES = ("redoubt_images", "redoubt_model_locks", "redoubt_sources")
 _MANAGE_DRIVER = "nvidia_driver_manage"
+_DCGM_VERSION = "dcgm_package_version"
 _HOST_VARIABLES = (
     "redoubt_models",
     "redoubt_private_address",
@@ -188,7 +190,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         name = str(task_vars["inventory_hostname"])
         plan_only = self._task.args.get("plan_only") is True
         this = self._host(name, task_vars, facts_known=not plan_only)
-        this.read([*_HOST_VARIABLES, *_LOCK_VARIABLES, *driver_wishes.NAMES, _MANAGE_DRIVER])
+        this.read([*_HOST_VARIABLES, *_LOCK_VARIABLES, *driver_wishes.NAMES, _MANAGE_DRIVER, _DCGM_VERSION])
         others: dict[str, _Host] = {}
         document = self._document(name, this, self._groups(), partial(self._known, others, task_vars))
         document |= {"plan_only": plan_only, "facts": self._facts(task_vars, plan_only=plan_only)}
@@ -214,7 +216,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         if not gpu or not gpu["gpus"] or not managed or this.problems:
             return None
         wishes = driver_wishes.wishes(this.values)
-        return gpu_stack.stack(gpu, _plain(known), wishes, datetime.now(UTC).date())
+        made = gpu_stack.stack(gpu, _plain(known), wishes, datetime.now(UTC).date())
+        brought = wishes.dcgm_version if wishes.source == "nvidia" else ""
+        double = watch.dcgm_problems(brought, this.values.get("dcgm_method"), this.values.get(_DCGM_VERSION))
+        return replace(made, problems=(*made.problems, *double))
 
     def _document(
         self,
