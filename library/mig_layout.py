@@ -130,7 +130,8 @@ def drain(busy: list[User], allowed: bool, which: str) -> list[str]:
             " these engines at once (the serve playbook brings them back)."
         )
     if engines:
-        output(["docker", "stop", f"--time={STOP_SECONDS}", *engines], STOP_SECONDS + 60)
+        # The long form of -t has another name in newer clients.
+        output(["docker", "stop", "-t", str(STOP_SECONDS), *engines], STOP_SECONDS + 60)
     return engines
 
 

@@ -124,7 +124,7 @@ def test_check_mode_only_asks(host: StubHost) -> None:
 def test_engine_and_its_processes_are_drained(host: StubHost) -> None:
     host.users = [[ENGINE, ITS_PROCESS], []]
     assert work(drain=True)["drained"] == ["redoubt-small"]
-    assert host.asked[2:4] == ["docker stop --time=150 redoubt-small", STOP]
+    assert host.asked[2:4] == ["docker stop -t 150 redoubt-small", STOP]
 
 
 @pytest.mark.parametrize(
