@@ -25,8 +25,6 @@ _LOOK = 4
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes no types
     """Runs the module of the task's name."""
 
-    _supports_async = True
-
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return what the module returned at last."""
         result: dict[str, Any] = super().run(tmp, task_vars)
@@ -38,7 +36,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
             answer: dict[str, Any] = self._execute_module(
                 module_args=self._task.args | {"lock_timeout": int(max(0, min(_LOOK, left)))},
                 task_vars=task_vars,
-                wrap_async=self._task.async_val,
             )
             waited = time.monotonic() - start
             holder = answer.get("lock_holder")
