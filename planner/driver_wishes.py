@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 PREFIX = "nvidia_driver_"
+# Whether the driver is managed at all.
+MANAGE = "nvidia_driver_manage"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ from planner.problems import Problem, merged, report
 
 FACTS_VARIABLE = "ansible_facts"
 _LOCK_VARIABLES = ("redoubt_images", "redoubt_model_locks", "redoubt_sources")
-_MANAGE_DRIVER = "nvidia_driver_manage"
 _DCGM_VERSION = "dcgm_package_version"
 _HOST_VARIABLES = (
     "redoubt_models",
@@ -190,7 +189,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         name = str(task_vars["inventory_hostname"])
         plan_only = self._task.args.get("plan_only") is True
         this = self._host(name, task_vars, facts_known=not plan_only)
-        this.read([*_HOST_VARIABLES, *_LOCK_VARIABLES, *driver_wishes.NAMES, _MANAGE_DRIVER, _DCGM_VERSION])
+        this.read([*_HOST_VARIABLES, *_LOCK_VARIABLES, *driver_wishes.NAMES, driver_wishes.MANAGE, _DCGM_VERSION])
         others: dict[str, _Host] = {}
         document = self._document(name, this, self._groups(), partial(self._known, others, task_vars))
         document |= {"plan_only": plan_only, "facts": self._facts(task_vars, plan_only=plan_only)}
@@ -212,7 +211,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         """Return the decisions about the driver; None for a host that serves nothing with GPUs, or manages its own."""
         known = task_vars.get(FACTS_VARIABLE) or {}
         gpu = _plain(known.get("redoubt_gpu"))
-        managed = "inference" in kinds and this.values.get(_MANAGE_DRIVER) is not False
+        managed = "inference" in kinds and this.values.get(driver_wishes.MANAGE) is not False
         if not gpu or not gpu["gpus"] or not managed or this.problems:
             return None
         wishes = driver_wishes.wishes(this.values)
