@@ -130,6 +130,8 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
     if plan.get("driver"):
         # One reading of the GPUs gives several answers: gpu.driver, gpu.gpus, gpu.fabric and so on.
         checks.append({"id": "gpu", "kind": "gpu", "expected": plan["driver"]})
+    if plan.get("gpus_expected"):
+        checks.append(gpu_checks.figures(plan))
     return checks + _host_checks(settings)
 
 

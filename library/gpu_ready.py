@@ -34,6 +34,7 @@ options:
           is, it must be complete in any case.
         type: bool
         required: true
+      count: {description: "GPUs that the host should have; 0: those on its bus.", type: int, default: 0}
 author: Redoubt contributors
 """
 
@@ -71,6 +72,7 @@ def main() -> None:
         "flavour": {"type": "str", "required": True},
         "gpus": {"type": "list", "elements": "str", "required": True},
         "fabric": {"type": "bool", "required": True},
+        "count": {"type": "int", "default": 0},
     }
     module = AnsibleModule(
         argument_spec={"expected": {"type": "dict", "required": True, "options": options}}, supports_check_mode=True

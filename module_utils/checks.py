@@ -27,6 +27,7 @@ from ansible.module_utils.artifacts.models import Settings, verified
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.config_files import load_snapshots, snapshot
 from ansible.module_utils.gateway_checks import GATEWAY_KINDS
+from ansible.module_utils.gpu import figures
 from ansible.module_utils.gpu.checks import GPU_KINDS
 from ansible.module_utils.probes import ask, http_request, run
 
@@ -101,6 +102,16 @@ def _completion(check: Check) -> Answer:
 def _answers(check: Check) -> Answer:
     problem = ask({"http": check["url"]})
     return not problem, problem or f"{check['url']} answers"
+
+
+def _gpu_figures(check: Check) -> Answer:
+    """Whether Prometheus is told the truth about the GPUs, and that truth is good."""
+    status, _, body = http_request(check["url"], timeout=20)
+    if status != 200:
+        return False, f"{check['url']} answers {status}"
+    found = figures.parse(body.decode(errors="replace"))
+    wrong = figures.faults(found, check["expected"], time.time())
+    return not wrong, "; ".join(wrong) or f"all {check['expected']} GPUs were there a short while ago"
 
 
 def _told(check: Check) -> Answer:
@@ -228,6 +239,7 @@ KINDS: Dict[str, Callable[[Check], Answer]] = {
     "completion": _completion,
     "answers": _answers,
     "told": _told,
+    "gpu_figures": _gpu_figures,
     "log_limits": _log_limits,
     "disk": _disk,
     "drift": _drift,

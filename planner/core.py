@@ -74,6 +74,7 @@ class _Maker:
         monitoring = self._monitoring(this) if "monitoring" in this.kinds else None
         exporter = self._exporter(this)
         gpu_exporter = self._gpu_exporter(this)
+        expected = watch.gpus_expected(this, self.document.driver, self.document.facts.gpus)
         images, weights = self.artifacts.images, self.artifacts.weights
         disk = facts.disk_needs(self.document, list(images.values()), list(weights.values()), MODELS_ROOT)
         facts.check(self.document, disk, self.problems)
@@ -91,7 +92,8 @@ class _Maker:
             "gateway": gateway,
             "monitoring": monitoring,
             "exporter": exporter,
-            "driver": self.document.driver,
+            "driver": self.document.driver and {**self.document.driver, "count": expected},
+            "gpus_expected": expected,
             "gpu_exporter": gpu_exporter,
             **container_toolkit.entry(this, self._gpus(this)),
             "disk": disk,

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from planner.mig import Entry
 
@@ -157,7 +158,7 @@ class Document:
     disk_reserve: int
     docker_root: str
     drained: Mapping[str, Drained]
-    driver: Mapping[str, object] | None = None
+    driver: Mapping[str, Any] | None = None
 
     @property
     def this(self) -> Host:

@@ -26,6 +26,7 @@ class Wishes:
     dcgm_version: str = "4.6.0"
     imex_nodes: tuple[str, ...] = ()
     extra_packages: tuple[str, ...] = ()
+    expected_gpus: int = 0
     repository_url: str = "https://developer.download.nvidia.com/compute/cuda/repos"
     repository_key: str = ""
     repository_key_url: str = ""

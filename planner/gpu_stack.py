@@ -107,6 +107,7 @@ def stack(gpu: Mapping[str, Any], host: Mapping[str, Any], wishes: Wishes, today
             "flavour": module,
             "gpus": [row["address"] for row in hardware.gpus],
             "fabric": hardware.manager,
+            "count": wishes.expected_gpus,
         },
         problems=tuple(problems.found),
         warnings=tuple(problems.warnings),

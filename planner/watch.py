@@ -55,6 +55,18 @@ def dcgm_problems(driver_version: str, method: str | None, package_version: str 
     return [Problem("dcgm_package_version", why, fix, package_version)]
 
 
+def gpus_expected(host: Host, driver: Mapping[str, Any] | None, seen: int | None) -> int:
+    """How many GPUs a host that serves should have: preflight_gpus, else those on its bus that are for its driver.
+
+    driver: the plan's `driver`; seen: NVIDIA GPUs on the bus, None = not asked.
+    """
+    if "inference" not in host.kinds:
+        return 0
+    if host.gpus is not None:
+        return host.gpus if isinstance(host.gpus, int) else len(host.gpus)
+    return len(driver["gpus"]) if driver else seen or 0
+
+
 def targets(
     hosts: Sequence[Host],
     images: Mapping[str, Image],

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from .smi import MISMATCH, TIMEOUT
 
 REBOOT = "Restart the host in a maintenance window; then run the host playbook again."
+# State and status of a GPU that has joined the NVLink fabric.
+JOINED = ("Completed", "Success")
 FABRIC_MANAGER, PERSISTENCED = "nvidia-fabricmanager", "nvidia-persistenced"
 
 
@@ -23,7 +25,8 @@ def verdicts(facts: dict[str, Any], expected: dict[str, Any]) -> list[Verdict]:
     """Judge every aspect.
 
     facts: redoubt_gpu (see gpu_facts); expected: {driver: version, flavour: open or proprietary, gpus: [addresses],
-    fabric: whether a fabric manager of this host must bring up NVLink}.
+    fabric: whether a fabric manager of this host must bring up NVLink; count: GPUs that the host should have, 0: those
+    on its bus}.
     """
     rows = [_driver(facts, expected), _gpus(facts, expected), _nouveau(facts), _reboot(facts, expected)]
     if expected["fabric"]:
@@ -46,12 +49,31 @@ def reboot_reasons(facts: dict[str, Any], expected: dict[str, Any]) -> list[str]
     return reasons
 
 
+def usable(facts: dict[str, Any]) -> set[str]:
+    """Addresses of the GPUs that nvidia-smi lists and can reach."""
+    return {row["address"] for row in facts["gpus"] if row["visible"] and not row["lost"]}
+
+
+def mismatched(facts: dict[str, Any]) -> bool:
+    """Whether the driver's libraries are of another version than its loaded module."""
+    driver = facts["driver"]
+    if facts["smi"]["error"] == MISMATCH:
+        return True
+    return bool(driver["loaded"]) and driver["library"] not in (None, driver["loaded"])
+
+
+def fabric_states(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """State and status of the fabric, from each GPU that has one; see JOINED."""
+    return [(row["fabric_state"], row["fabric_status"]) for row in facts["gpus"] if row["fabric_state"]]
+
+
 def _driver(facts: dict[str, Any], expected: dict[str, Any]) -> Verdict:
     driver, wanted = facts["driver"], expected["driver"]
     shown = f"loaded {driver['loaded']}, installed {driver['installed']}, library {driver['library']}"
     remedy = "Run the host playbook: it installs one set of one version and says whether a restart is needed."
-    if facts["smi"]["error"] == MISMATCH or (driver["loaded"] and driver["library"] not in (None, driver["loaded"])):
-        return Verdict("driver", False, f"module and library are of two versions: {shown}", REBOOT)
+    if mismatched(facts):
+        said = f" ({facts['smi']['text'].splitlines()[0]})" if facts["smi"]["text"] else ""
+        return Verdict("driver", False, f"module and library are of two versions: {shown}{said}", REBOOT)
     if driver["loaded"] is None and driver["installed"] is None:
         built = ", ".join(f"{row['version']} {row['state']}" for row in driver["dkms"])
         why = f"there is no module for the running kernel (DKMS: {built or 'nothing'}): {shown}"
@@ -67,17 +89,21 @@ def _driver(facts: dict[str, Any], expected: dict[str, Any]) -> Verdict:
 
 
 def _gpus(facts: dict[str, Any], expected: dict[str, Any]) -> Verdict:
-    usable = {row["address"] for row in facts["gpus"] if row["visible"] and not row["lost"]}
+    good = usable(facts)
     # What the driver knows and the bus does not have any more counts too.
     wanted = sorted({*expected["gpus"], *facts["smi"]["off_bus"]})
-    missing = [address for address in wanted if address not in usable]
-    total = len(wanted)
+    missing = [address for address in wanted if address not in good]
+    total = max(len(wanted), expected.get("count") or 0)
+    absent = total - len(wanted)
     said = f" ({facts['smi']['text']})" if missing and facts["smi"]["text"] else ""
     if not facts["smi"]["installed"]:
         said = " (nvidia-smi is not installed: name its package in nvidia_driver_extra_packages)"
-    detail = f"{total - len(missing)} of {total} GPUs can be used" + (f", not {', '.join(missing)}" if missing else "")
+    detail = f"{total - absent - len(missing)} of {total} GPUs can be used"
+    detail += f", not {', '.join(missing)}" if missing else ""
+    detail += f", {absent} not on the PCI bus" if absent else ""
     remedy = "Read 'dmesg' for Xid 79 and the GPU's address; restart the host. If it stays away, look at the hardware."
-    return Verdict("gpus", not missing and total > 0, detail + said, remedy)
+    remedy += " If it was taken out on purpose, change preflight_gpus." if absent else ""
+    return Verdict("gpus", not missing and not absent and total > 0, detail + said, remedy)
 
 
 def _fabric(facts: dict[str, Any]) -> Verdict:
@@ -91,26 +117,25 @@ def _fabric(facts: dict[str, Any]) -> Verdict:
     log = f"Read 'journalctl -u {FABRIC_MANAGER}' and /var/log/fabricmanager.log."
     if service["active"] != "active":
         return Verdict("fabric", False, f"{FABRIC_MANAGER} is {service['active']}", f"{log} Then start it.")
-    told, bad = _fabric_states(facts)
+    told, bad = fabric_states(facts), _not_joined(facts)
     if bad:
         nvlink5 = " On NVLink 5 also 'lsmod' for ib_umad and mlx5_ib." if facts["nvlink_management"] else ""
         return Verdict("fabric", False, f"the fabric is {', '.join(bad)}, not Completed/Success", log + nvlink5)
-    return Verdict("fabric", True, f"{FABRIC_MANAGER} {own}, {told} GPUs Completed/Success", "")
+    return Verdict("fabric", True, f"{FABRIC_MANAGER} {own}, {len(told)} GPUs Completed/Success", "")
 
 
 def _fabric_elsewhere(facts: dict[str, Any]) -> Verdict:
     """The switch trays of GB200 and GB300, or the hypervisor of a virtual machine, have the fabric manager."""
-    told, bad = _fabric_states(facts)
+    told, bad = fabric_states(facts), _not_joined(facts)
     if bad:
         remedy = "Look at the fabric manager that brings it up: on the rack's switch trays, or on the hypervisor."
         return Verdict("fabric", False, f"the fabric is {', '.join(bad)}, not Completed/Success", remedy)
-    return Verdict("fabric", True, f"{told} GPUs Completed/Success, managed outside this host", "")
+    return Verdict("fabric", True, f"{len(told)} GPUs Completed/Success, managed outside this host", "")
 
 
-def _fabric_states(facts: dict[str, Any]) -> tuple[int, list[str]]:
-    """How many GPUs tell the state of the fabric, and what they tell that is not good."""
-    told = [(row["fabric_state"], row["fabric_status"]) for row in facts["gpus"] if row["fabric_state"]]
-    return len(told), sorted({f"{state}/{status}" for state, status in told} - {"Completed/Success"})
+def _not_joined(facts: dict[str, Any]) -> list[str]:
+    """What GPUs tell of the fabric that is not good, each once."""
+    return sorted({"/".join(state) for state in fabric_states(facts) if state != JOINED})
 
 
 def _nouveau(facts: dict[str, Any]) -> Verdict:
