@@ -22,7 +22,8 @@ description:
   - Only when a package is missing are the index refreshed and all missing packages installed, together.
   - Works in check mode on an empty host, where the index or the repository does not exist yet.
   - Files of the configuration that are already there are kept.
-  - An installation that was cut short (dpkg was interrupted) is finished first.
+  - An installation that was cut short (dpkg was interrupted) is finished first. Packages that were broken before, that
+    are held and forbid the new ones, or that would have to be removed are a refusal that names them (APT).
 options:
   packages:
     description:
@@ -47,7 +48,9 @@ options:
         releases them. With either, what is held moves here. Without it holds are left alone.
     type: bool
   gives_way:
-    description: Held packages (globs) that may make room for missing ones, as after a change of names.
+    description: >-
+      Packages (globs) that may make room for missing ones, held or not, as after a change of names. Where any other one
+      would have to go, that is a refusal.
     type: list
     elements: str
     default: []
@@ -179,16 +182,23 @@ def apply(params: dict[str, Any], check: bool) -> dict[str, Any]:
 
 def _install(host: Host, params: dict[str, Any], found: dict[str, str], held: set[str]) -> None:
     """Bring what is missing: first the packages that go before the others, then the others together."""
-    stale = host.refresh()
+    wanted = [*params["first"], *params["packages"], *params["conflicts"]]
+    ours = [*(split(item)[0] for item in wanted), *params["gives_way"]]
+    stale = host.refresh(ours)
     # APT moves held packages when told so, but removes none; DNF does neither.
     locked = host.holds(params["gives_way"]) if params["hold"] is not None else []
     locked += [] if host.apt else sorted(held - {*locked})
     if locked:
         host.hold(locked, False)
-    for group in (params["first"], params["packages"]):
-        absent = missing(group, found)
-        if absent:
-            host.install(absent, stale, older=params["downgrade"], held=params["hold"] is not None)
+    try:
+        for group in (params["first"], params["packages"]):
+            absent = missing(group, found)
+            if absent:
+                host.install(absent, stale, ours, older=params["downgrade"], held=params["hold"] is not None)
+    except Refused:
+        if locked:
+            host.hold(locked, True)
+        raise
 
 
 def main() -> None:

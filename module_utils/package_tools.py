@@ -14,6 +14,8 @@ import subprocess
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ansible.module_utils.package_faults import broken_before, impossible, pushed_out, unfinished
+
 QUIET = {
     "DEBIAN_FRONTEND": "noninteractive",
     "NEEDRESTART_SUSPEND": "1",  # needrestart would restart services that this run does not own
@@ -135,23 +137,32 @@ class Host:
         # apt-mark writes the architecture of some: libcuda1:amd64.
         return [name for name in held if any(fnmatchcase(name.partition(":")[0], one) for one in patterns)]
 
-    def refresh(self) -> str:
-        """Refresh APT's index (DNF does so itself) and finish what was cut short; returns why that failed, or ''."""
+    def refresh(self, ours: list[str]) -> str:
+        """Refresh APT's index (DNF does so itself) and finish what was cut short; returns why the former failed, or ''.
+
+        Raises Refused where packages other than `ours` (names and globs) are broken.
+        """
         if not self.apt:
             return ""
         refreshed, said = self._run([*APT, "update"])
         # After a power cut in an installation apt refuses to go on before this; else it has nothing to do.
-        self._run(["dpkg", "--force-confdef", "--force-confold", "--configure", "--pending"])
+        status, configured = self._run(["dpkg", "--force-confdef", "--force-confold", "--configure", "--pending"])
+        problem = broken_before(self._run(["apt-get", "check"])[1]) if status else ""
+        problem = problem or (unfinished(configured, ours) if status else "")
+        if problem:
+            raise Refused(problem)
         return said[-600:] if refreshed else ""
 
-    def install(self, packages: list[str], stale: str, *, older: bool, held: bool) -> None:
+    def install(self, packages: list[str], stale: str, ours: list[str], *, older: bool, held: bool) -> None:
         """Install in one transaction; `older`, `held`: to older versions too, and what is held.
 
-        `stale`: why the index is not fresh. Raises Refused with the package tool's own words.
+        `stale`: why the index is not fresh; `ours`: names and globs of what may be removed for it. Raises Refused: with
+        the package tool's own words, or where other packages would have to go.
         """
         if self.apt:
             allowed = ["--allow-downgrades"] * older + ["--allow-change-held-packages"] * held
             command = [*APT, *allowed, "install", *packages]
+            self._rehearse(command, packages, ours)
         else:
             command = [*DNF, "install", *("-".join(filter(None, split(wanted))) for wanted in packages)]
         status, output = self._run(command)
@@ -162,6 +173,13 @@ class Host:
                 f"cannot install {', '.join(packages)}: {output[-1500:]}{hint}"
                 " - look at the package sources of this host and its way to them."
             )
+
+    def _rehearse(self, command: list[str], packages: list[str], ours: list[str]) -> None:
+        """Refuse what would fail or take others' packages away, before anything is fetched."""
+        status, output = self._run([*command, "--simulate"])
+        problem = impossible(output, self.holds(["*"])) if status else pushed_out(output, ours)
+        if problem:
+            raise Refused(f"cannot install {', '.join(packages)}: {problem}.")
 
     def hold(self, names: list[str], held: bool) -> None:
         """Hold or release packages. Raises Refused."""

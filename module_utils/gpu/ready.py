@@ -41,7 +41,8 @@ def reboot_reasons(facts: dict[str, Any], expected: dict[str, Any]) -> list[str]
     driver = facts["driver"]
     reasons = []
     if driver["loaded"] and driver["loaded"] != expected["driver"]:
-        reasons.append(f"driver {driver['loaded']} is loaded, {expected['driver']} is wanted")
+        said = _said(facts) if mismatched(facts) else ""
+        reasons.append(f"driver {driver['loaded']} is loaded, {expected['driver']} is wanted{said}")
     elif driver["loaded_flavour"] and driver["loaded_flavour"] != expected["flavour"]:
         reasons.append(f"the {driver['loaded_flavour']} module is loaded, the {expected['flavour']} one is wanted")
     if driver["nouveau"]:
@@ -67,13 +68,17 @@ def fabric_states(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return [(row["fabric_state"], row["fabric_status"]) for row in facts["gpus"] if row["fabric_state"]]
 
 
+def _said(facts: dict[str, Any]) -> str:
+    """The first line of what nvidia-smi says instead of an answer, in brackets; empty where it answers."""
+    return f" ({facts['smi']['text'].splitlines()[0]})" if facts["smi"]["error"] and facts["smi"]["text"] else ""
+
+
 def _driver(facts: dict[str, Any], expected: dict[str, Any]) -> Verdict:
     driver, wanted = facts["driver"], expected["driver"]
     shown = f"loaded {driver['loaded']}, installed {driver['installed']}, library {driver['library']}"
     remedy = "Run the host playbook: it installs one set of one version and says whether a restart is needed."
     if mismatched(facts):
-        said = f" ({facts['smi']['text'].splitlines()[0]})" if facts["smi"]["text"] else ""
-        return Verdict("driver", False, f"module and library are of two versions: {shown}{said}", REBOOT)
+        return Verdict("driver", False, f"module and library are of two versions: {shown}{_said(facts)}", REBOOT)
     if driver["loaded"] is None and driver["installed"] is None:
         built = ", ".join(f"{row['version']} {row['state']}" for row in driver["dkms"])
         why = f"there is no module for the running kernel (DKMS: {built or 'nothing'}): {shown}"

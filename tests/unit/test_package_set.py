@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.openpgp import armour, dearmour, fingerprints
 from ansible.module_utils.package_tools import (
+    Refused,
     missing,
     parse_dpkg,
     parse_dpkg_holds,
@@ -201,6 +202,7 @@ class StubHost:
     """Stands for the package tools; notes what it is told to do."""
 
     apt = True
+    refuses = False
 
     def __init__(self, versions: dict[str, str], held: set[str]) -> None:
         self.versions, self.held, self.told = versions, held, list[str]()
@@ -211,10 +213,14 @@ class StubHost:
     def holds(self, patterns: list[str]) -> list[str]:
         return sorted(name for name in self.held for pattern in patterns if name.startswith(pattern.rstrip("*")))
 
-    def refresh(self) -> str:
+    def refresh(self, ours: list[str]) -> str:
+        self.ours = ours
         return ""
 
-    def install(self, packages: list[str], stale: str, *, older: bool, held: bool) -> None:
+    def install(self, packages: list[str], stale: str, ours: list[str], *, older: bool, held: bool) -> None:
+        assert ours == self.ours
+        if self.refuses:
+            raise Refused("no")
         self.told.append(f"install {' '.join(packages)} older={older} held={held}{stale}")
         self.versions |= dict(item.split("=") for item in packages)
 
@@ -260,6 +266,15 @@ def test_held_packages_of_other_names_give_way(monkeypatch: pytest.MonkeyPatch) 
     host.told.clear()
     run(host, monkeypatch, gives_way=["a*"])
     assert host.told == []  # nothing is missing
+
+
+def test_a_refused_installation_leaves_the_holds_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = StubHost({"pin": "2", "a": "1", "b": "2", "old-1": "1"}, {"a", "b", "old-1"})
+    host.refuses = True
+    with pytest.raises(Refused):
+        run(host, monkeypatch, gives_way=["old-*"])
+    assert host.held == {"a", "b", "old-1"}
+    assert host.ours == ["pin", "a", "b", "old-*"]
 
 
 def test_holds_are_left_alone_unless_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
