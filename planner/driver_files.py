@@ -10,7 +10,10 @@ from planner.driver_wishes import Wishes
 MANAGED = "Ansible managed"
 # Names, from their beginning, that unattended-upgrades leaves alone. The kernel too: a new one without its headers has
 # no driver after the next restart.
-KEPT = ("nvidia-", "libnvidia-", "libcuda1", "cuda-", "datacenter-gpu-manager", "linux-(image|headers|modules)")
+KEPT = (
+    *("nvidia-", "libnvidia-", "libnvsdm", "libnvcuvid1", "libcuda1", "firmware-nvidia-", "cuda-"),
+    *("nvlsm", "nvlink5", "datacenter-gpu-manager", "linux-(image|headers|modules)"),
+)
 
 
 def files(wishes: Wishes, this: System, modules: Sequence[str]) -> dict[str, str]:
