@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from module_utils.gpu.ready import reboot_reasons
+from module_utils.gpu.ready import reboot_reasons, unbuilt
 from planner import gpu_stack
 from planner.driver_table import branch_of
 from planner.driver_wishes import wishes
@@ -38,6 +38,11 @@ def nvidia_driver_stack(
 def nvidia_driver_reboot_reasons(gpu: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     """Return why the planned driver can take the GPUs only after a restart."""
     return reboot_reasons(dict(gpu), dict(expected))
+
+
+def nvidia_driver_unbuilt(gpu: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Return why the host must not be restarted into the wanted kernel; empty where it may."""
+    return unbuilt(dict(gpu), dict(expected))
 
 
 def nvidia_driver_problems(settings: Mapping[str, Any]) -> list[str]:
@@ -68,4 +73,5 @@ class FilterModule:
             "nvidia_driver_problems": nvidia_driver_problems,
             "nvidia_driver_reboot_reasons": nvidia_driver_reboot_reasons,
             "nvidia_driver_stack": nvidia_driver_stack,
+            "nvidia_driver_unbuilt": nvidia_driver_unbuilt,
         }

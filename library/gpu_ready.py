@@ -28,6 +28,7 @@ options:
     suboptions:
       driver: {description: Version of the driver., type: str, required: true}
       flavour: {description: open or proprietary., type: str, required: true}
+      kernel: {description: "Release of the kernel that must run; empty for any.", type: str, default: ""}
       gpus: {description: PCI addresses of the GPUs., type: list, elements: str, required: true}
       fabric:
         description: Whether a fabric manager of this host must bring up NVLink. Where the GPUs say how far the fabric
@@ -73,6 +74,7 @@ def main() -> None:
         "gpus": {"type": "list", "elements": "str", "required": True},
         "fabric": {"type": "bool", "required": True},
         "count": {"type": "int", "default": 0},
+        "kernel": {"type": "str", "default": ""},
     }
     module = AnsibleModule(
         argument_spec={"expected": {"type": "dict", "required": True, "options": options}}, supports_check_mode=True

@@ -16,10 +16,13 @@ KEPT = (
 )
 
 
-def files(wishes: Wishes, this: System, modules: Sequence[str]) -> dict[str, str]:
-    """Return path -> text; an empty text stands for a file that shall not be there."""
+def files(wishes: Wishes, this: System, modules: Sequence[str], prefix: str) -> dict[str, str]:
+    """Return path -> text; an empty text stands for a file that shall not be there.
+
+    prefix: what the names of the module's files begin with.
+    """
     hmm = "# On some kernels CUDA cannot start with HMM (see CUDA's release notes).\n"
-    hmm += "options nvidia_uvm uvm_disable_hmm=1\n"
+    hmm += f"options {prefix.replace('-', '_')}_uvm uvm_disable_hmm=1\n"
     found = {
         "/etc/modprobe.d/redoubt-nvidia.conf": (
             f"# {MANAGED}\n# Only one driver can have the GPUs. nova_core is nouveau's successor.\n"

@@ -81,8 +81,11 @@ def supported_branches(today: date) -> list[str]:
     return [f"{name} (until {row['ends']:%Y-%m})" for name, row in table()["branches"].items() if row["ends"] >= today]
 
 
-def packages(source: str, this: System, branch: int, module: str) -> tuple[list[str], list[str]] | None:
-    """Return (names of the driver's packages, names that must not be installed); None where the source has none."""
+def packages(source: str, this: System, branch: int, module: str) -> tuple[list[str], list[str], list[str]] | None:
+    """Return the names of packages of the driver's version, of those that must not be there, and of those with another.
+
+    None where the source has none.
+    """
     rows = table()["packages"][source].get(this.family)
     if rows is None:
         return None
@@ -90,7 +93,14 @@ def packages(source: str, this: System, branch: int, module: str) -> tuple[list[
     words = {"branch": str(branch)}
     other = "proprietary" if module == "open" else "open"
     wanted = _filled([*row["all"], *row[module]], words)
-    return wanted, [name for name in _filled([*row[other], *row["foreign"]], words) if name not in wanted]
+    foreign = [name for name in _filled([*row[other], *row["foreign"]], words) if name not in wanted]
+    return wanted, foreign, _filled(row.get("loose", []), words)
+
+
+def file_prefix(source: str, this: System, module: str) -> str:
+    """Return what stands before `uvm` in the name of a module's file, by which options are found."""
+    names = table()["module_files"].get(this.family) if source == "distribution" else None
+    return str(names[module]) if names else "nvidia"
 
 
 def signed_module(source: str, this: System, branch: int, module: str) -> str | None:

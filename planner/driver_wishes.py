@@ -18,6 +18,7 @@ class Wishes:
     version: str = "580.126.20"
     source: str = "nvidia"
     module: str = "auto"
+    kernel: str = ""
     hold: bool = True
     allow_downgrade: bool = False
     secure_boot_key_enrolled: bool = False

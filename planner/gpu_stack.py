@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -18,6 +18,8 @@ from planner.problems import Problem, Problems
 FABRIC_MANAGER = "nvidia-fabricmanager.service"
 PERSISTENCED = "nvidia-persistenced.service"
 IMEX = "nvidia-imex.service"
+# A kernel release stands in names of packages and paths.
+_RELEASE = re.compile(r"\d[\w.+~-]*")
 # The CUDA major version that a branch's driver speaks (NVIDIA, CUDA compatibility: 13.x from 580 on).
 _CUDA_13 = 580
 
@@ -81,7 +83,7 @@ def stack(gpu: Mapping[str, Any], host: Mapping[str, Any], wishes: Wishes, today
     module = _module(hardware, wishes, problems)
     if branch is None or module is None:
         return Stack(wishes.version, branch or 0, module or "", problems=tuple(problems.found))
-    this = driver_table.system(host)
+    this = _kernel(driver_table.system(host), wishes, problems)
     _check_generations(hardware, branch, module, problems)
     _check_state(gpu, wishes, this, problems)
     names = _packages(hardware, wishes, this, branch, module, problems)
@@ -99,7 +101,7 @@ def stack(gpu: Mapping[str, Any], host: Mapping[str, Any], wishes: Wishes, today
         conflicts=tuple(found[1]) if found else (),
         repository=repository,
         stream=_stream(wishes, this, branch, module),
-        files=files(wishes, this, modules),
+        files=files(wishes, this, modules, driver_table.file_prefix(wishes.source, this, module)),
         modules=tuple(modules),
         units=tuple(units),
         expected={
@@ -108,10 +110,21 @@ def stack(gpu: Mapping[str, Any], host: Mapping[str, Any], wishes: Wishes, today
             "gpus": [row["address"] for row in hardware.gpus],
             "fabric": hardware.manager,
             "count": wishes.expected_gpus,
+            "kernel": wishes.kernel,
         },
         problems=tuple(problems.found),
         warnings=tuple(problems.warnings),
     )
+
+
+def _kernel(this: System, wishes: Wishes, problems: Problems) -> System:
+    """Return the system with the kernel that the module is built for: the running one, or the one that comes next."""
+    if not wishes.kernel:
+        return this
+    if not _RELEASE.fullmatch(wishes.kernel):
+        fix = "write a folder's name below /lib/modules, such as 6.12.94+deb13-amd64, or nothing for the running one"
+        problems.add("nvidia_driver_kernel", "it is no kernel release", fix, wishes.kernel)
+    return replace(this, kernel=wishes.kernel)
 
 
 def _branch(wishes: Wishes, problems: Problems, today: date) -> int | None:
@@ -212,7 +225,7 @@ def _packages(
         return []
     exact = [*found[0], *_fabric_packages(hardware, wishes, this, branch, problems)]
     # `-*` is the packaging's own revision: NVIDIA writes -1 and -1ubuntu1, the distributions more.
-    names = [f"{name}={wishes.version}-*" for name in exact]
+    names = [*(f"{name}={wishes.version}-*" for name in exact), *found[2]]
     signed = driver_table.signed_module(wishes.source, this, branch, module)
     names += [signed] if signed else driver_table.headers(this)
     if hardware.nvlink5:

@@ -9,6 +9,7 @@ from .smi import MISMATCH, TIMEOUT
 REBOOT = "Restart the host in a maintenance window; then run the host playbook again."
 # State and status of a GPU that has joined the NVLink fabric.
 JOINED = ("Completed", "Success")
+MAKE_LOG = "/var/lib/dkms/nvidia*/*/build/make.log"
 FABRIC_MANAGER, PERSISTENCED = "nvidia-fabricmanager", "nvidia-persistenced"
 
 
@@ -26,7 +27,7 @@ def verdicts(facts: dict[str, Any], expected: dict[str, Any]) -> list[Verdict]:
 
     facts: redoubt_gpu (see gpu_facts); expected: {driver: version, flavour: open or proprietary, gpus: [addresses],
     fabric: whether a fabric manager of this host must bring up NVLink; count: GPUs that the host should have, 0: those
-    on its bus}.
+    on its bus; kernel: the release that must run, or empty}.
     """
     rows = [_driver(facts, expected), _gpus(facts, expected), _nouveau(facts), _reboot(facts, expected)]
     if expected["fabric"]:
@@ -40,6 +41,8 @@ def reboot_reasons(facts: dict[str, Any], expected: dict[str, Any]) -> list[str]
     """Why the planned driver can take the GPUs only after a restart; empty where it can now."""
     driver = facts["driver"]
     reasons = []
+    if expected.get("kernel") and driver["kernel"] not in (None, expected["kernel"]):
+        reasons.append(f"kernel {driver['kernel']} runs, {expected['kernel']} is wanted (nvidia_driver_kernel)")
     if driver["loaded"] and driver["loaded"] != expected["driver"]:
         said = _said(facts) if mismatched(facts) else ""
         reasons.append(f"driver {driver['loaded']} is loaded, {expected['driver']} is wanted{said}")
@@ -73,6 +76,22 @@ def _said(facts: dict[str, Any]) -> str:
     return f" ({facts['smi']['text'].splitlines()[0]})" if facts["smi"]["error"] and facts["smi"]["text"] else ""
 
 
+def unbuilt(facts: dict[str, Any], expected: dict[str, Any]) -> str:
+    """Why a restart into the wanted kernel would leave the host without its driver; empty where it would not.
+
+    Looks at what DKMS built; a module that DKMS does not know, such as a signed one of the distribution, is not judged.
+    """
+    kernel, wanted = expected.get("kernel"), expected["driver"]
+    rows = [row for row in facts["driver"]["dkms"] if row["version"] == wanted]
+    if not kernel or not rows or any(row["kernel"] == kernel and row["state"] == "installed" for row in rows):
+        return ""
+    built = ", ".join(f"{row['kernel']} {row['state']}" for row in rows if row["kernel"]) or "no kernel"
+    return (
+        f"DKMS has no module {wanted} for kernel {kernel} (nvidia_driver_kernel), only for {built}: with that kernel"
+        f" the host would have no driver. Run 'dkms autoinstall -k {kernel}' and read {MAKE_LOG}"
+    )
+
+
 def _driver(facts: dict[str, Any], expected: dict[str, Any]) -> Verdict:
     driver, wanted = facts["driver"], expected["driver"]
     shown = f"loaded {driver['loaded']}, installed {driver['installed']}, library {driver['library']}"
@@ -82,9 +101,7 @@ def _driver(facts: dict[str, Any], expected: dict[str, Any]) -> Verdict:
     if driver["loaded"] is None and driver["installed"] is None:
         built = ", ".join(f"{row['version']} {row['state']}" for row in driver["dkms"])
         why = f"there is no module for the running kernel (DKMS: {built or 'nothing'}): {shown}"
-        fix = (
-            "Install this kernel's headers, then run 'dkms autoinstall' and read /var/lib/dkms/nvidia/*/build/make.log."
-        )
+        fix = f"Install this kernel's headers, then run 'dkms autoinstall' and read {MAKE_LOG}."
         return Verdict("driver", False, why, fix)
     if driver["loaded"] is None:
         return Verdict("driver", False, f"the module is not loaded: {shown}", "Run 'modprobe nvidia' and read 'dmesg'.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils import gpu_checks
-from ansible.module_utils.gpu.ready import reboot_reasons, verdicts
+from ansible.module_utils.gpu.ready import reboot_reasons, unbuilt, verdicts
 
 from filter_plugins.doctor import doctor_inside_checks
 from library.gpu_ready import settling
@@ -63,6 +63,27 @@ def test_installed_but_another_loaded(h100: GpuHost) -> None:
 
 def test_no_module_for_this_kernel(tmp_path: Path) -> None:
     assert "no module for the running kernel" in bad(GpuHost(tmp_path, "2xL40S-PCIe"))["driver"]
+
+
+def test_kernel_that_comes_next(h100: GpuHost) -> None:
+    h100.file("proc/sys/kernel/osrelease", "6.8.0-1-generic\n")
+    assert reboot_reasons(h100.facts(), expected(h100, kernel="6.8.0-1-generic")) == []
+    wanted = expected(h100, kernel="6.8.0-2-generic")
+    assert reboot_reasons(h100.facts(), wanted) == [
+        "kernel 6.8.0-1-generic runs, 6.8.0-2-generic is wanted (nvidia_driver_kernel)"
+    ]
+    assert unbuilt(h100.facts(), wanted) == ""  # no DKMS: a module that came signed
+    base = f"var/lib/dkms/nvidia/{VERSION}"
+    h100.file(f"{base}/source", "")
+    assert "only for no kernel" in unbuilt(h100.facts(), wanted)
+    for number in ("1", "2"):
+        h100.file(f"{base}/6.8.0-{number}-generic/x86_64/module/nvidia.ko", "")
+    assert "only for 6.8.0-1-generic built, 6.8.0-2-generic built" in unbuilt(h100.facts(), wanted)
+    assert "'dkms autoinstall -k 6.8.0-2-generic'" in unbuilt(h100.facts(), wanted)
+    assert unbuilt(h100.facts(), expected(h100)) == ""
+    link = h100.root / "var/lib/dkms/nvidia/kernel-6.8.0-2-generic-x86_64"
+    link.symlink_to(f"{VERSION}/6.8.0-2-generic/x86_64")
+    assert unbuilt(h100.facts(), wanted) == ""
 
 
 def test_module_not_loaded(h100: GpuHost) -> None:

@@ -140,7 +140,8 @@ def test_distributions_own_packages(facts: dict[str, dict[str, Any]]) -> None:
     assert {"linux-modules-nvidia-580-server-open-generic", "nvidia-fabricmanager-580"} <= names(ubuntu)
     assert "linux-modules-nvidia-580-server-open-generic" in ubuntu.packages  # versioned by the kernel
     debian = decide(pcie, source="distribution", version="550.163.01")
-    assert {"nvidia-open-kernel-dkms", "nvidia-smi"} <= names(debian)
+    assert {"nvidia-open-kernel-dkms=550.163.01-*", "nvidia-smi=550.163.01-*"} <= set(debian.packages)
+    assert "nvidia-persistenced" in debian.packages  # the unit that the role starts; it has a version of its own
     assert "nvidia-kernel-open-dkms" in debian.conflicts
     assert "has no manager, nscq" in refusals(decide(hgx, source="distribution"))["nvidia_driver_source"]
     assert (
@@ -235,6 +236,24 @@ def test_what_an_operator_should_know(facts: dict[str, dict[str, Any]]) -> None:
     assert made.expected["gpus"] == []
     guest = {**facts["8xB200"], "nvlink_management": []}
     assert "several NVLink 5 GPUs" in decide(guest).warnings[0]
+
+
+def test_kernel_that_comes_next(facts: dict[str, dict[str, Any]]) -> None:
+    gpu = facts["2xL40S-PCIe"]
+    assert decide(gpu).expected["kernel"] == ""
+    made = decide(gpu, kernel="6.12.94+deb13-amd64")
+    assert made.expected["kernel"] == "6.12.94+deb13-amd64"
+    assert [name for name in made.packages if name.startswith("linux-")] == ["linux-headers-6.12.94+deb13-amd64"]
+    assert "it is no kernel release" in refusals(decide(gpu, kernel="../boot"))["nvidia_driver_kernel"]
+
+
+def test_options_go_by_the_names_of_files(facts: dict[str, dict[str, Any]]) -> None:
+    gpu, old = facts["2xL40S-PCIe"], volta(facts["2xL40S-PCIe"])
+    wishes: dict[str, Any] = {"source": "distribution", "version": "550.163.01", "disable_hmm": True}
+    path = "/etc/modprobe.d/redoubt-nvidia.conf"
+    assert "\noptions nvidia_current_open_uvm uvm_disable_hmm=1\n" in decide(gpu, **wishes).files[path]
+    assert "\noptions nvidia_current_uvm uvm_disable_hmm=1\n" in decide(old, **wishes).files[path]
+    assert "\noptions nvidia_uvm uvm_disable_hmm=1\n" in decide(gpu, "ubuntu2404", **wishes).files[path]
 
 
 def test_files(facts: dict[str, dict[str, Any]]) -> None:
