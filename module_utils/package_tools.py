@@ -33,6 +33,8 @@ APT = [
 DNF = ["dnf", "-y", "-q", "--setopt=install_weak_deps=False"]
 QUERY_DPKG = ["dpkg-query", "-W", "-f=${Package}\t${Status}\t${Version}\n"]
 QUERY_RPM = ["rpm", "-q", "--qf=%{NAME}\t%{VERSION}-%{RELEASE}\n"]
+# Characters of a failed installation's words that an operator gets: the reason, and what other packages said after it.
+SAID = 2500
 # Where dnf's versionlock plugin writes: one pattern NAME-EPOCH:VERSION-RELEASE.ARCH a line.
 VERSION_LOCKS = "/etc/dnf/plugins/versionlock.list"
 
@@ -169,10 +171,11 @@ class Host:
         if status:
             # A failing refresh is no failure yet: the package may be in an index that is already here.
             hint = f" The index could not be refreshed before: {stale}" if stale else ""
-            raise Refused(
-                f"cannot install {', '.join(packages)}: {output[-1500:]}{hint}"
-                " - look at the package sources of this host and its way to them."
-            )
+            fix = "look at the package sources of this host and its way to them."
+            if "dpkg returned an error code" in output:
+                # As when DKMS cannot build a module; the words that say so come before those of other packages.
+                fix = "a package's own script failed: mend what it names, then run this again."
+            raise Refused(f"cannot install {', '.join(packages)}: {output[-SAID:]}{hint} - {fix}")
 
     def _rehearse(self, command: list[str], packages: list[str], ours: list[str]) -> None:
         """Refuse what would fail or take others' packages away, before anything is fetched."""
