@@ -59,6 +59,12 @@ def test_the_container_is_locked_in() -> None:
     ]
 
 
+def test_nothing_lies_over_what_cdi_mounts() -> None:
+    """Docker mounts a tmpfs after CDI's mounts, such as the sockets of the driver's services below /run."""
+    paths = [entry.partition(":")[0] for entry in service()["tmpfs"]]
+    assert [path for path in paths if path.startswith(("/run", "/var/run", "/usr", "/dev", "/etc"))] == []
+
+
 def test_without_profiling_there_is_no_capability() -> None:
     assert "cap_add" not in service(dcgm_profiling=False)
 
