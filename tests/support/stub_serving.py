@@ -1,13 +1,18 @@
 """stub_serving: stands where vLLM would, in a container of a release. Standard library only, Python 3.9+.
 
-Takes vLLM's words `--port`, `--served-model-name` and passes over the others. Answers /health, /v1/models, /metrics
-(vLLM's two gauges, counted truly), /stub/seen (how many requests for tokens came so far) and any POST. One with
-`stub_events: N` streams N events, one each 0.2 s, and counts as running until its end.
+Takes vLLM's words `--port`, `--served-model-name`, `--tensor-parallel-size` and passes over the others. With the last
+one it starts only where it finds the model's folder, and exactly so many GPUs: their device nodes, and in nvidia-smi.
+Answers /health, /v1/models, /metrics (vLLM's two gauges, counted truly), /stub/seen (how many requests for tokens came
+so far) and any POST: it always says Paris, at once or, with `stream: true`, in pieces. With `stub_events: N` it streams
+N events, one each 0.2 s, and counts as running until their end.
 """
 
 from __future__ import annotations
 
+import glob
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -18,9 +23,25 @@ LOCK = threading.Lock()
 COUNTS = {"running": 0, "seen": 0}
 
 
+WORDS = ("The capital of France", " is", " Paris.")
+
+
 def word(name: str) -> str:
     """The value after a flag."""
     return sys.argv[sys.argv.index(name) + 1]
+
+
+def refusal(wanted: int, model: str) -> str:
+    """Why an engine for so many GPUs cannot start here; empty when it can."""
+    nodes = glob.glob("/dev/nvidia[0-9]*")
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], stdout=subprocess.PIPE, text=True, check=False)
+        listed = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
+    except OSError as error:
+        return f"nvidia-smi: {error}"
+    if not len(nodes) == len(listed) == wanted:
+        return f"{wanted} GPUs wanted, {len(nodes)} device nodes here, {len(listed)} in nvidia-smi -L"
+    return "" if os.path.exists(f"{model}/config.json") else f"{model} has no config.json"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -59,22 +80,28 @@ class Handler(BaseHTTPRequestHandler):
             COUNTS["running"] += 1
             COUNTS["seen"] += 1
         try:
-            self._stream(asked["stub_events"]) if "stub_events" in asked else self._complete()
+            if "stub_events" in asked:
+                self._stream([str(number) for number in range(asked["stub_events"])], 0.2)
+            elif asked.get("stream"):
+                self._stream([json.dumps({"choices": [self._choice("delta", text)]}) for text in WORDS], 0)
+            else:
+                text = "".join(WORDS)
+                self._send(json.dumps({"choices": [self._choice("message", text)], "usage": {"completion_tokens": 3}}))
         finally:
             with LOCK:
                 COUNTS["running"] -= 1
 
-    def _complete(self) -> None:
-        self._send(json.dumps({"choices": [{"text": " Paris."}], "usage": {"completion_tokens": 3}}))
+    def _choice(self, key: str, text: str) -> dict[str, Any]:
+        return {key: {"content": text}} if "chat" in self.path else {"text": text}
 
-    def _stream(self, events: int) -> None:
+    def _stream(self, events: list[str], pause: float) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for number in range(events):
-            self._chunk(f"data: {number}\n\n")
-            time.sleep(0.2)
+        for event in events:
+            self._chunk(f"data: {event}\n\n")
+            time.sleep(pause)
         self._chunk("data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
 
@@ -84,4 +111,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    if "--tensor-parallel-size" in sys.argv:
+        why = refusal(int(word("--tensor-parallel-size")), sys.argv[1])
+        if why:
+            sys.exit(f"stub engine: {why}")
     ThreadingHTTPServer(("0.0.0.0", int(word("--port"))), Handler).serve_forever()  # noqa: S104 - in a container
