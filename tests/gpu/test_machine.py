@@ -43,7 +43,7 @@ def expected(nvml: Nvml, facts: dict[str, Any], witness: Rows, **changes: Any) -
     flavour = facts["driver"]["loaded_flavour"] or "open"
     fabric = any(row["fabric_state"] for row in witness.values())
     plan = {"driver": nvml.driver(), "flavour": flavour, "gpus": list(witness), "fabric": fabric}
-    return {**plan, "fabric_timeout": 0, **changes}
+    return {**plan, **changes}
 
 
 def model(product: str) -> str:
