@@ -12,6 +12,7 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.gpu.aside import Stays, active, aside
 from ansible.module_utils.gpu.facts import gather
 from ansible.module_utils.gpu.host import ADMIN_PATH, Host
 from ansible.module_utils.gpu.mig import User, container_users, differing, disturbed, process_users, using
@@ -64,7 +65,6 @@ drained: {description: Containers that were stopped., type: list, returned: alwa
 
 PARTED = "nvidia-mig-parted"
 CONFIG = "redoubt"
-REFRESH = "nvidia-cdi-refresh.service"
 STOP_SECONDS = 150  # more than an engine's streams may take to end
 
 
@@ -152,34 +152,26 @@ def change(
     which = text_of(needed)
     if needed != indexes:
         which = f"{which} (switching MIG on {text_of(indexes)} resets every GPU of this host)"
-    active = [unit for unit in params["services"] if run(["systemctl", "is-active", "--quiet", unit], 20)[0] == 0]
+    services = active(params["services"], run)
     everybody = users(gpus)
     helpers = [user.name for user in everybody if user.name in params["containers"]]
     busy = [user for user in using(everybody, needed) if user.name not in helpers]
     drained = drain(busy, params["drain"], which)
     try:
-        if active:
-            output(["systemctl", "stop", *active], 120)
-        if helpers:
-            output(["docker", "stop", *helpers], 120)
-        left = using(users(gpus), needed)
-        if left:
-            raise Refused(
-                f"{which} is still in use by {', '.join(user.name for user in left)}: stop it, then run again"
-            )
-        status, said = missing.run("apply", params["timeout"])
-        if status:
-            raise Refused(f"{PARTED} apply ended with {status}: {said[-1500:]}")
-        status, said = declared.run("assert", 60)
-        if status:
-            raise Refused(f"{PARTED} applied the layout, yet the GPUs are not as declared: {said[-800:]}")
-    finally:
-        # Not there where nobody uses CDI; a container that is started must not get what was there before.
-        run(["systemctl", "restart", REFRESH], 120)
-        for unit in active:
-            run(["systemctl", "start", unit], 120)
-        for name in helpers:
-            run(["docker", "start", name], 120)
+        with aside(services, helpers, run):
+            left = using(users(gpus), needed)
+            if left:
+                raise Refused(
+                    f"{which} is still in use by {', '.join(user.name for user in left)}: stop it, then run again"
+                )
+            status, said = missing.run("apply", params["timeout"])
+            if status:
+                raise Refused(f"{PARTED} apply ended with {status}: {said[-1500:]}")
+            status, said = declared.run("assert", 60)
+            if status:
+                raise Refused(f"{PARTED} applied the layout, yet the GPUs are not as declared: {said[-800:]}")
+    except Stays as error:
+        raise Refused(str(error)) from error
     return drained
 
 
