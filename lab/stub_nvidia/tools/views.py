@@ -6,6 +6,7 @@ each boot and change.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib
 import os
@@ -69,6 +70,23 @@ def nodes(host: Host) -> None:
     caps = {f"nvidia-cap{cap}" for cap, _, _ in flat.caps(gpus)}
     _make(host.path("/dev"), wanted)
     _make(host.path("/dev/nvidia-caps"), caps)
+
+
+def hold(host: Host) -> None:
+    """Open a node until this process ends, as the real daemons do."""
+    for node in sorted(host.path("/dev").glob("nvidia[0-9]*"))[:1]:
+        os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def open_in(host: Host) -> list[str]:
+    """Numbers of the processes that have a node open; the kernel unloads no driver under them."""
+    found = []
+    for link in host.path("/proc").glob("[0-9]*/fd/*"):
+        # Processes end and files are closed while we look.
+        with contextlib.suppress(OSError):
+            if os.readlink(link).startswith("/dev/nvidia"):
+                found.append(link.parts[-3])
+    return sorted(set(found))
 
 
 def _make(folder: Path, wanted: set[str]) -> None:
