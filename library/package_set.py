@@ -157,7 +157,7 @@ def apply(params: dict[str, Any], check: bool) -> dict[str, Any]:
             host.enable_stream(params["stream"])
     absent = missing(wanted, found)
     if absent and not check:
-        _install(host, params, found, held)
+        _install(host, params, found, held, names)
         found, held = host.state(names)
         still = missing(wanted, found)
         if still:
@@ -180,14 +180,14 @@ def apply(params: dict[str, Any], check: bool) -> dict[str, Any]:
     }
 
 
-def _install(host: Host, params: dict[str, Any], found: dict[str, str], held: set[str]) -> None:
+def _install(host: Host, params: dict[str, Any], found: dict[str, str], held: set[str], names: list[str]) -> None:
     """Bring what is missing: first the packages that go before the others, then the others together."""
     wanted = [*params["first"], *params["packages"], *params["conflicts"]]
     ours = [*(split(item)[0] for item in wanted), *params["gives_way"]]
     stale = host.refresh(ours)
     # APT moves held packages when told so, but removes none; DNF does neither.
-    locked = host.holds(params["gives_way"]) if params["hold"] is not None else []
-    locked += [] if host.apt else sorted(held - {*locked})
+    yielding = host.holds(params["gives_way"]) if params["hold"] is not None else []
+    locked = yielding + ([] if host.apt else sorted(held - {*yielding}))
     if locked:
         host.hold(locked, False)
     try:
@@ -199,6 +199,11 @@ def _install(host: Host, params: dict[str, Any], found: dict[str, str], held: se
         if locked:
             host.hold(locked, True)
         raise
+    # Those that are still there and none of this set stay held: somebody else holds them.
+    others = {name.partition(":")[0]: name for name in yielding if name.partition(":")[0] not in names}
+    left = [others[name] for name in host.state(list(others))[0]]
+    if left:
+        host.hold(left, True)
 
 
 def main() -> None:
