@@ -85,6 +85,16 @@ def locked_names(text: str) -> list[str]:
     return sorted({match[1] for match in re.finditer(r"^\s*([^#!\s].*?)-\d+:", text, re.MULTILINE)})
 
 
+def parse_madison(output: str) -> dict[str, list[str]]:
+    """Versions by name, newest first, in the output of apt-cache madison: lines `name | version | source`."""
+    versions: dict[str, list[str]] = {}
+    for line in output.splitlines():
+        fields = [field.strip() for field in line.split("|")]
+        if len(fields) == 3 and fields[1] not in versions.setdefault(fields[0], []):
+            versions[fields[0]].append(fields[1])
+    return versions
+
+
 def fits(wanted: str, versions: dict[str, str]) -> bool:
     """Whether the package `wanted` is among `versions` (name to installed version), in its version."""
     name, version = split(wanted)
@@ -154,6 +164,12 @@ class Host:
         if problem:
             raise Refused(problem)
         return said[-600:] if refreshed else ""
+
+    def offered(self, names: list[str]) -> dict[str, list[str]]:
+        """Versions of these that APT's sources have, newest first. Raises Refused where the tool is DNF."""
+        if not self.apt:
+            raise Refused("only APT is asked what its sources have")
+        return parse_madison(self._run(["apt-cache", "madison", *names], merge=False)[1])
 
     def install(self, packages: list[str], stale: str, ours: list[str], *, older: bool, held: bool) -> None:
         """Install in one transaction; `older`, `held`: to older versions too, and what is held.

@@ -16,6 +16,7 @@ from ansible.module_utils.package_tools import (
     missing,
     parse_dpkg,
     parse_dpkg_holds,
+    parse_madison,
     parse_rpm,
     parse_version_locks,
     stream_enabled,
@@ -24,7 +25,7 @@ from ansible.module_utils.repositories import Untrusted, differing, leftovers, n
 from hypothesis import given
 from hypothesis import strategies as st
 
-from library import package_set
+from library import package_set, packages_offered
 
 KEY = Path(__file__).with_name("stubs") / "repository-key.asc"
 FINGERPRINT = "92D31EAF127DE3AA34EC97384BAD15CA59EB119B"
@@ -205,7 +206,7 @@ class StubHost:
     refuses = False
 
     def __init__(self, versions: dict[str, str], held: set[str]) -> None:
-        self.versions, self.held, self.told = versions, held, list[str]()
+        self.versions, self.held, self.told, self.replaced = versions, held, list[str](), list[str]()
 
     def state(self, names: list[str]) -> tuple[dict[str, str], set[str]]:
         return {name: self.versions[name] for name in names if name in self.versions}, self.held & set(names)
@@ -223,6 +224,7 @@ class StubHost:
             raise Refused("no")
         self.told.append(f"install {' '.join(packages)} older={older} held={held}{stale}")
         self.versions |= dict(item.split("=") for item in packages)
+        self.versions = {name: version for name, version in self.versions.items() if name not in self.replaced}
 
     def hold(self, names: list[str], held: bool) -> None:
         self.told.append(f"{'hold' if held else 'release'} {' '.join(names)}")
@@ -261,6 +263,7 @@ def test_dnf_releases_what_it_shall_move_and_holds_it_again(monkeypatch: pytest.
 
 def test_held_packages_of_other_names_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
     host = StubHost({"pin": "2", "a": "1", "b": "2", "old-1": "1"}, {"a", "b", "old-1", "other"})
+    host.replaced = ["old-1"]
     run(host, monkeypatch, gives_way=["old-*"])
     assert host.told == ["release old-1", "install a=2 older=False held=True"]
     host.told.clear()
@@ -277,7 +280,74 @@ def test_a_refused_installation_leaves_the_holds_as_they_were(monkeypatch: pytes
     assert host.ours == ["pin", "a", "b", "old-*"]
 
 
+def test_what_could_have_given_way_and_did_not_is_held_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = StubHost({"pin": "2", "a": "1", "b": "2", "old-tool": "1"}, {"a", "b", "old-tool:amd64"})
+    run(host, monkeypatch, gives_way=["old-*"])
+    assert host.told == ["release old-tool:amd64", "install a=2 older=False held=True", "hold old-tool:amd64"]
+
+
 def test_holds_are_left_alone_unless_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
     host = StubHost({"pin": "2", "a": "1", "b": "2"}, {"b"})
     result = run(host, monkeypatch, hold=None)
     assert (host.told, result["holds"]) == (["install a=2 older=False held=False"], [])
+
+
+MADISON = """\
+ nvidia-driver-cuda | 595.71.05-1 | file:/repo ./ Packages
+ nvidia-driver-cuda | 580.126.20-1 | file:/repo ./ Packages
+      nvidia-kernel | 580.126.20-1 | http://mirror x Packages
+      nvidia-kernel | 580.126.20-1 | file:/repo ./ Packages
+"""
+
+
+def test_what_the_sources_offer() -> None:
+    assert parse_madison(MADISON) == {
+        "nvidia-driver-cuda": ["595.71.05-1", "580.126.20-1"],
+        "nvidia-kernel": ["580.126.20-1"],
+    }
+    assert parse_madison("") == {}
+
+
+class StubSources:
+    """A host whose sources have what MADISON lists."""
+
+    apt = True
+
+    def __init__(self, _timeout: int) -> None:
+        self.stale = "no way out"
+
+    def refresh(self) -> str:
+        return self.stale
+
+    def state(self, _names: list[str]) -> tuple[dict[str, str], set[str]]:
+        return {"here": "1.0-1"}, set()
+
+    def offered(self, _names: list[str]) -> dict[str, list[str]]:
+        return parse_madison(MADISON)
+
+
+def offered(
+    monkeypatch: pytest.MonkeyPatch, *packages: str, check: bool = False, repository: str = ""
+) -> dict[str, Any]:
+    monkeypatch.setattr(packages_offered, "Host", StubSources)
+    found: dict[str, Any] = packages_offered.look(
+        {"packages": list(packages), "repository": repository, "timeout": 9}, check
+    )
+    return found
+
+
+def test_a_version_that_the_sources_lack_is_named_with_those_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ["nvidia-driver-cuda=595.71.05-*", "nvidia-kernel=595.71.05-*", "gone", "here=1.0-*"]
+    found = offered(monkeypatch, *wanted, check=True)
+    assert found["lacking"] == ["nvidia-kernel=595.71.05-*", "gone"]
+    assert found["offered"] == {"nvidia-kernel": ["580.126.20-1"], "gone": []}
+
+
+def test_an_old_index_is_told_only_where_something_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert offered(monkeypatch, "nvidia-driver-cuda=595.71.05-*")["lacking"] == []
+    with pytest.raises(packages_offered.Refused, match="no way out"):
+        offered(monkeypatch, "gone")
+
+
+def test_nothing_is_asked_of_a_repository_that_is_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert offered(monkeypatch, "gone", repository="not-there")["asked"] is False
