@@ -6,89 +6,20 @@ The tests run in this order; each leaves both hosts in the pool.
 from __future__ import annotations
 
 import json
-import os
 import re
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
-import testinfra
 from testinfra.host import Host
 
 from tests.support.plays import Play
-from tests.support.raw_http import context, exchange, written
+from tests.support.pool import CONF, LOG, MARK, Pool, statuses, whole
 
 DRAIN, RETURN, GATEWAY_ALONE = (f"../../playbooks/{name}.yml" for name in ("drain", "return", "gateway"))
-KEY = "sk-Alice-0123456789abcdef0123456789abcdef0123456789abcd"
-MARK = "/var/lib/redoubt/drained.json"
-LOG = "/var/log/nginx/gateway-access.log"
-CONF = "/etc/nginx/nginx.conf"
-INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "inventory/lab.json")
 GATEWAY, A, B = "molecule-drain-gw", "molecule-drain-a", "molecule-drain-b"
+POOL = Pool(GATEWAY, A, B)
 testinfra_hosts = [f"ansible://{GATEWAY}"]
-
-
-def address(name: str) -> str:
-    return str(json.loads(INVENTORY.read_text())["all"]["hosts"][name]["ansible_host"])
-
-
-def other(name: str) -> Host:
-    return testinfra.get_host(f"ansible://{name}", ansible_inventory=str(INVENTORY.parent))
-
-
-def ask(**body: Any) -> dict[str, Any]:
-    """One request through the gateway."""
-    text = json.dumps({"model": "small", "prompt": "x", **body})
-    request = written("/v1/completions", "POST", key=KEY, body=text)
-    return exchange(address(GATEWAY), 443, request, context(), "redoubt.lab", timeout=120)
-
-
-def direct(name: str, path: str) -> Any:
-    return json.loads(exchange(address(name), 8101, written(path, host="engine"))["body"])
-
-
-def whole(answer: dict[str, Any]) -> bool:
-    numbers = re.findall(r"data: (\d+)", answer["body"])
-    return numbers == [str(n) for n in range(len(numbers))] and answer["body"].endswith("[DONE]\n\n\r\n0\r\n\r\n")
-
-
-@contextmanager
-def traffic() -> Iterator[list[int]]:
-    """Short requests, five at a time, all the while; the list collects their statuses."""
-    statuses: list[int] = []
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.is_set():
-            statuses.append(ask()["status"])
-            time.sleep(0.05)
-
-    with ThreadPoolExecutor(5) as pool:
-        workers = [pool.submit(work) for _ in range(5)]
-        try:
-            yield statuses
-        finally:
-            stop.set()
-    for worker in workers:
-        worker.result()
-
-
-@contextmanager
-def streams(events: int) -> Iterator[list[Future[dict[str, Any]]]]:
-    """Long streams through the gateway, one on each engine at least."""
-    with ThreadPoolExecutor(8) as pool:
-        futures = [pool.submit(ask, stub_events=events) for _ in range(4)]
-        for name in (A, B):
-            deadline = time.monotonic() + 30
-            while not direct(name, "/stub/seen")["running"]:
-                assert time.monotonic() < deadline, f"no stream reached {name}"
-                time.sleep(0.1)
-        yield futures
+address, other, ask, direct = POOL.address, POOL.other, POOL.ask, POOL.direct
 
 
 def test_both_serve(host: Host) -> None:
@@ -122,8 +53,8 @@ def test_other_hosts_are_refused(host: Host, play: Play, name: str, said: str) -
 
 
 def test_drain_cuts_nothing_and_later_runs_keep_it(host: Host, play: Play) -> None:
-    with traffic() as statuses, streams(250) as running:  # 50 s: longer than the way out of the pool
-        before = len(statuses)
+    with POOL.traffic() as sent, POOL.streams(250) as running:  # 50 s: longer than the way out of the pool
+        before = len(sent)
         run = play(DRAIN, drain_host=A, drain_reason="new fan")
         assert run.status == 0
         # The run ended, so A's streams did; had they been cut, they would not be whole.
@@ -134,9 +65,9 @@ def test_drain_cuts_nothing_and_later_runs_keep_it(host: Host, play: Play) -> No
         lines = int(host.check_output("wc -l < " + LOG))
         time.sleep(2)
         after = host.check_output(f"tail -n +{lines + 1} {LOG}").splitlines()
-        assert len(statuses) > before
+        assert len(sent) > before
         assert {json.loads(line)["upstream"] for line in after} == {f"{address(B)}:8101"}
-    assert set(statuses) == {200}
+    assert statuses(sent) == {200}
     mark = json.loads(host.file(MARK).content_string)
     assert (mark[A]["by"], mark[A]["reason"]) == ("molecule", "new fan")
     assert other(A).check_output("docker inspect -f '{{.State.Status}}' redoubt-small") == "exited"
@@ -184,9 +115,9 @@ def test_a_host_that_does_not_serve_is_not_returned(host: Host, play: Play) -> N
 
 
 def test_return_puts_it_back(host: Host, play: Play) -> None:
-    with traffic() as statuses:
+    with POOL.traffic() as sent:
         assert play(RETURN, drain_host=A).status == 0
-    assert set(statuses) == {200}
+    assert statuses(sent) == {200}
     assert not host.file(MARK).exists
     assert not other(A).file(MARK).exists
     assert host.file(CONF).content_string.count(":8101 max_fails") == 2
