@@ -45,8 +45,12 @@ def drain_rest(models: list[Document], engines: list[Document]) -> list[Document
 
     `models` are those of the gateway's plan, `engines` those of the host that is to be drained.
     """
+    return drain_checks(models, engines, set(drain_endpoints(engines)))
+
+
+def drain_checks(models: list[Document], engines: list[Document], leaving: set[str]) -> list[Document]:
+    """The same without those that leave (host:port)."""
     health = {engine["name"]: engine["health"].get("path", "/health") for engine in engines}
-    leaving = set(drain_endpoints(engines))
     return [
         {"id": f"{model['name']} {server}", "kind": "answers", "url": f"http://{server}{health[model['name']]}"}
         for model in models
