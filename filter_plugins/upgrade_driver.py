@@ -62,7 +62,7 @@ def upgrade_away(chosen: list[str], gateways: list[str], reached: list[str]) -> 
 
 
 def upgrade_turn(plan: Document, gpu: Document, version: str, marks: Document) -> Document:
-    """What is to be done on a host: {needed, why, old, pooled, back, reason}.
+    """What is to be done on a host: {needed, why, step, old, pooled, back, reason}.
 
     `plan` is made for the wanted version; `gpu` is redoubt_gpu; `marks` the drained hosts as the host and all gateways
     know them. `old` is what to go back to; `pooled` and `back`: whether the host is in the pool now and will be at the
@@ -71,20 +71,16 @@ def upgrade_turn(plan: Document, gpu: Document, version: str, marks: Document) -
     mark = marks.get(plan["host"])
     ours = _REASON.fullmatch(mark["reason"]) if mark else None
     driver = gpu.get("driver") or {}
-    old = ours["old"] if ours else driver.get("loaded") or driver.get("installed") or NOTHING
-    turn = {
-        "needed": False,
-        "old": old,
-        "pooled": not mark,
-        "back": bool(ours) or not mark,
-        "reason": f"driver {old} -> {version}",
-    }
+    now = driver.get("loaded") or driver.get("installed") or NOTHING
+    old = ours["old"] if ours else now
+    turn = {"needed": False, "old": old, "pooled": not mark, "back": bool(ours) or not mark}
+    turn |= {"step": f"driver {now} -> {version}", "reason": f"driver {old} -> {version}"}
     if not plan["driver"]:
         return turn | {"why": "left alone: it has no NVIDIA GPU, or nvidia_driver_manage is false"}
     versions = [driver["loaded"], driver["installed"], driver["library"], gpu["fabric_manager"] or driver["loaded"]]
     if any(one != version for one in versions) or driver["nouveau"]:
-        stays = "" if turn["back"] else f"; it is {since(mark)} and stays so"
-        return turn | {"needed": True, "why": f"{old} -> {version}{stays}"}
+        stays = f"; it is {since(mark)} and stays so" if mark and not ours else ""
+        return turn | {"needed": True, "why": f"{now} -> {version}{stays}"}
     if ours:
         return turn | {"needed": True, "why": f"has {version}, and is to be proved and returned"}
     bad = [f"{row.aspect}: {row.detail}" for row in verdicts(gpu, plan["driver"]) if not row.ok]
@@ -96,13 +92,32 @@ def upgrade_checks(models: list[Document], engines: dict[str, list[Document]]) -
     return drain_checks(models, [engine for own in engines.values() for engine in own], set())
 
 
-def upgrade_refusals(answers: list[Document], engines: dict[str, list[Document]]) -> list[str]:
-    """One line for each model that would be left without an endpoint while one of the hosts is drained."""
+def upgrade_turns(hosts: list[str], hostvars: Document) -> dict[str, Document]:
+    """The turns to be taken, in order: hosts that an earlier run left drained, then as the inventory lists them."""
+    turns = {host: hostvars[host]["upgrade_turn"] for host in hosts}
+    order = sorted(hosts, key=lambda host: turns[host]["pooled"] or not turns[host]["back"])
+    return {host: turns[host] for host in order if turns[host]["needed"]}
+
+
+def upgrade_engines(turns: dict[str, Document], hostvars: Document, *, pooled: bool) -> dict[str, list[Document]]:
+    """The engines of the hosts that are in the pool; or of those that are not, and return in this run."""
+    chosen = [host for host, turn in turns.items() if turn["back"] and turn["pooled"] is pooled]
+    return {host: hostvars[host]["deployment_plan"]["engines"] for host in chosen}
+
+
+def upgrade_refusals(
+    answers: list[Document], engines: dict[str, list[Document]], returning: dict[str, list[Document]]
+) -> list[str]:
+    """One line for each model that would be left without an endpoint while one of the hosts is drained.
+
+    `returning`: engines that are back before, or the run ends.
+    """
+    back = {engine["name"] for own in returning.values() for engine in own}
     lines = []
     for host, own in engines.items():
         leaving = set(drain_endpoints(own))
         rest = [answer for answer in answers if answer["id"].rpartition(" ")[2] not in leaving]
-        lines += drain_refusals(rest, own, host)
+        lines += drain_refusals(rest, [engine for engine in own if engine["name"] not in back], host)
     return lines
 
 
@@ -127,7 +142,7 @@ def upgrade_failure(result: Document, task: str, host: str, turns: dict[str, Doc
     text = "\n".join(map(str, message)) if isinstance(message, list) else str(message)
     rest = [name for name in turns if name not in (*done, host)]
     return [
-        f"{host}: {turns[host]['reason']} failed at '{task}': {text}",
+        f"{host}: {turns[host]['step']} failed at '{task}': {text}",
         f"{host} is drained and gets no requests. Done before: {_names(done)}. Not touched: {_names(rest)}.",
     ]
 
@@ -152,7 +167,7 @@ def upgrade_notes(versions: dict[str, str], version: str, folder: str) -> list[s
             stale.setdefault(known, []).append(host)
     return [
         f"Now set nvidia_driver_version: {version} for {', '.join(hosts)} in {folder} (group_vars/ or host_vars/),"
-        f" where it is {known or 'not set'}: else the next run of site or of another playbook wants the other version again."
+        f" where it is {known or 'not set'}: else the next run of another playbook wants the other version again."
         for known, hosts in stale.items()
     ]
 
@@ -169,11 +184,13 @@ class FilterModule:
         return {
             "upgrade_away": upgrade_away,
             "upgrade_checks": upgrade_checks,
+            "upgrade_engines": upgrade_engines,
             "upgrade_failure": upgrade_failure,
             "upgrade_known": upgrade_known,
             "upgrade_notes": upgrade_notes,
             "upgrade_problems": upgrade_problems,
             "upgrade_refusals": upgrade_refusals,
             "upgrade_turn": upgrade_turn,
+            "upgrade_turns": upgrade_turns,
             "upgrade_ways": upgrade_ways,
         }

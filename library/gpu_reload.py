@@ -20,6 +20,7 @@ short_description: Put the installed NVIDIA driver in the place of the loaded on
 description:
   - Stops the given services and containers that run, unloads NVIDIA's modules, loads the same ones as they are
     installed now, and starts services and containers again.
+  - Where an engine runs nothing is stopped; that is no failure, but an answer as the next.
   - The kernel unloads no module that is in use. That is no failure; then the answer says who uses it, the loaded driver
     stays, and a restart of the host is needed.
 options:
@@ -62,11 +63,20 @@ def running(containers: list[str]) -> list[str]:
     return [name for name in containers if status == 0 and name in said.split()]
 
 
+def running_engines() -> list[str]:
+    """Containers of engines that run."""
+    status, said = run(["docker", "ps", "--filter", "label=redoubt.engine", "--format", "{{.Names}}"], 60)
+    return said.split() if status == 0 else []
+
+
 def exchange(services: list[str], containers: list[str], check: bool) -> tuple[bool, str]:
     """Unload and load; returns whether something was done, and why the loaded driver stays. Raises Failed."""
     loaded = [name for name in MODULES if os.path.isdir(os.path.join(MODULES_FOLDER, name))]
     if not loaded or check:
         return bool(loaded), ""
+    engines = running_engines()
+    if engines:  # their fabric must not be stopped under them, even if the modules stay
+        return False, f"{', '.join(engines)} run here: drain the host first"
     try:
         with aside(active(services, run), running(containers), run):
             status, said = run(["modprobe", "-r", *loaded], 120)
@@ -76,7 +86,7 @@ def exchange(services: list[str], containers: list[str], check: bool) -> tuple[b
     except Stays as error:
         return True, str(error)
     if status:
-        return True, said.strip()[-400:] + (f" GPUs are open in {who}." if who else "")
+        return True, said.strip()[-400:] + (f" GPUs are open in {who}" if who else "")
     if back:
         raise Failed(
             f"the old driver was unloaded, and the installed one does not load: {complaint.strip()[-800:]}."

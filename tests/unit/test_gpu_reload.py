@@ -66,9 +66,15 @@ def test_a_driver_in_use_stays_and_the_user_is_named(host: StubHost) -> None:
     host.answers["modprobe -r nvidia_uvm nvidia_modeset nvidia"] = (1, "modprobe: FATAL: Module nvidia is in use.")
     changed, why_not = exchange()
     assert changed
-    assert why_not == "modprobe: FATAL: Module nvidia is in use. GPUs are open in process 7 (Xorg)."
+    assert why_not == "modprobe: FATAL: Module nvidia is in use. GPUs are open in process 7 (Xorg)"
     assert "modprobe --all nvidia nvidia_modeset nvidia_uvm" in host.did, "what was unloaded comes back"
     assert "systemctl start nvidia-dcgm.service" in host.did
+
+
+def test_nothing_is_stopped_under_an_engine(host: StubHost) -> None:
+    host.answers["docker ps --filter label=redoubt.engine --format {{.Names}}"] = (0, "redoubt-small")
+    assert exchange() == (False, "redoubt-small run here: drain the host first")
+    assert host.did == []
 
 
 def test_a_service_that_does_not_stop_keeps_the_driver(host: StubHost) -> None:

@@ -323,7 +323,8 @@ class StubSources:
         return {"here": "1.0-1"}, set()
 
     def offered(self, _names: list[str]) -> dict[str, list[str]]:
-        return parse_madison(MADISON)
+        found: dict[str, list[str]] = parse_madison(MADISON)
+        return found
 
 
 def offered(
@@ -345,7 +346,7 @@ def test_a_version_that_the_sources_lack_is_named_with_those_they_have(monkeypat
 
 def test_an_old_index_is_told_only_where_something_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert offered(monkeypatch, "nvidia-driver-cuda=595.71.05-*")["lacking"] == []
-    with pytest.raises(packages_offered.Refused, match="no way out"):
+    with pytest.raises(Refused, match="no way out"):
         offered(monkeypatch, "gone")
 
 

@@ -126,12 +126,32 @@ def test_each_host_must_leave_an_endpoint_that_answers() -> None:
     checks = upgrade.upgrade_checks(models, engines)
     assert [check["id"] for check in checks] == ["small 10.0.0.1:8101", "small 10.0.0.2:8101", "large 10.0.0.1:8101"]
     good = [{**check, "ok": True, "detail": "answers"} for check in checks]
-    lines = upgrade.upgrade_refusals(good, engines)
+    lines = upgrade.upgrade_refusals(good, engines, {})
     assert [line.partition(":")[0] for line in lines] == ["large would be left without an endpoint if g1 were drained"]
     silent = [{**good[0]}, {**good[1], "ok": False, "detail": "10.0.0.2:8101 does not answer"}]
-    lines = upgrade.upgrade_refusals(silent, {"g1": [engines["g1"][0]], "g2": engines["g2"]})
+    lines = upgrade.upgrade_refusals(silent, {"g1": [engines["g1"][0]], "g2": engines["g2"]}, {})
     assert len(lines) == 1
     assert "if g1 were drained: 10.0.0.2:8101 does not answer" in lines[0]
+
+
+def test_a_host_that_a_run_left_drained_is_first_and_counts_as_back_for_the_others() -> None:
+    said = {"g1": (True, True, True), "g2": (True, False, False), "g3": (True, False, True), "g4": (False, True, True)}
+    hostvars = {
+        name: {
+            "upgrade_turn": dict(zip(("needed", "pooled", "back"), words, strict=True)),
+            "deployment_plan": {"engines": [engine("small", f"10.0.0.{name[1]}")]},
+        }
+        for name, words in said.items()
+    }
+    turns = upgrade.upgrade_turns(list(said), hostvars)
+    assert list(turns) == ["g3", "g1", "g2"]
+    leaving = upgrade.upgrade_engines(turns, hostvars, pooled=True)
+    returning = upgrade.upgrade_engines(turns, hostvars, pooled=False)
+    assert (list(leaving), list(returning)) == (["g1"], ["g3"])
+    checks = upgrade.upgrade_checks([{"name": "small", "servers": ["10.0.0.1:8101"]}], leaving)
+    answers = [{**check, "ok": True, "detail": ""} for check in checks]
+    assert upgrade.upgrade_refusals(answers, leaving, returning) == []
+    assert len(upgrade.upgrade_refusals(answers, leaving, {})) == 1
 
 
 def test_the_ways_on_and_back_are_whole_commands() -> None:
@@ -143,7 +163,7 @@ def test_the_ways_on_and_back_are_whole_commands() -> None:
 
 
 def test_a_failure_says_what_and_who() -> None:
-    turns = {name: {"reason": "driver 1 -> 2"} for name in ("g1", "g2", "g3")}
+    turns = {name: {"step": "driver 1 -> 2"} for name in ("g1", "g2", "g3")}
     lines = upgrade.upgrade_failure({"msg": ["one", "two"]}, "Wait", "g2", turns, ["g1"])
     assert lines[0] == "g2: driver 1 -> 2 failed at 'Wait': one\ntwo"
     assert lines[1] == "g2 is drained and gets no requests. Done before: g1. Not touched: g3."
