@@ -61,8 +61,9 @@ def test_a_sound_host(host: Host, play: Play) -> None:
 
 def sandboxed(host: Host, command: str) -> bool:
     """Whether another program succeeds in the same sandbox."""
-    unit = f"/etc/systemd/system/{SERVICE}"
-    host.check_output("sed 's|^ExecStart=.*|ExecStart=%s|' %s > /run/systemd/system/probe.service", command, unit)
+    unit = host.file(f"/etc/systemd/system/{SERVICE}").content_string
+    other = "\n".join(f"ExecStart={command}" if line.startswith("ExecStart=") else line for line in unit.splitlines())
+    host.check_output("printf '%%s\n' %s > /run/systemd/system/probe.service", other)
     host.check_output("systemctl daemon-reload")
     return bool(host.run("systemctl start probe.service").rc == 0)
 
