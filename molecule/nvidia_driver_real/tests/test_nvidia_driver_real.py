@@ -76,14 +76,14 @@ def test_modules_are_built_for_the_next_kernel(host: Host, version: str, kernel:
 
 
 def test_modprobe_would_load_them_with_the_options(host: Host, kernel: str) -> None:
-    # The real one; the lab's own stands before it for stub drivers.
-    said = host.check_output(f"modprobe.distrib -S {kernel} --show-depends --ignore-install {NAME}-uvm")
+    # The lab's own hands on what is not for stub drivers.
+    said = host.check_output(f"modprobe -S {kernel} --show-depends --ignore-install {NAME}-uvm")
     assert re.search(rf"insmod /lib/modules/{re.escape(kernel)}/updates/dkms/{NAME}\.ko", said)
     assert re.search(rf"{NAME}-uvm\.ko\S* .*\buvm_disable_hmm=1", said)
 
 
 def test_nouveau_is_kept_away_from_the_start_on(host: Host, kernel: str) -> None:
-    assert "blacklist nouveau" in host.check_output("modprobe.distrib --showconfig")
+    assert "blacklist nouveau" in host.check_output("modprobe --showconfig")
     assert "etc/modprobe.d/redoubt-nvidia.conf" in host.check_output(f"lsinitramfs /boot/initrd.img-{kernel}")
 
 
