@@ -157,7 +157,7 @@ def _fabric_elsewhere(facts: dict[str, Any]) -> Verdict:
 
 def _not_joined(facts: dict[str, Any]) -> list[str]:
     """What GPUs tell of the fabric that is not good, each once."""
-    return sorted({"/".join(state) for state in fabric_states(facts) if state != JOINED})
+    return sorted({f"{state}/{status}" for state, status in fabric_states(facts) if (state, status) != JOINED})
 
 
 def _nouveau(facts: dict[str, Any]) -> Verdict:
