@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +78,25 @@ class Pool:
             worker.result()
 
     @contextmanager
-    def streams(self, events: int) -> Iterator[list[Future[Answer]]]:
-        """Long streams through the gateway, one on each engine at least."""
+    def streams(self) -> Iterator[list[Future[Answer]]]:
+        """Streams through the gateway that run until `finish`, one on each engine at least."""
         with ThreadPoolExecutor(8) as pool:
-            futures = [pool.submit(self.ask, stub_events=events) for _ in range(4)]
-            for name in self.hosts:
-                deadline = time.monotonic() + 30
-                while not self.direct(name, "/stub/seen")["running"]:
-                    assert time.monotonic() < deadline, f"no stream reached {name}"
-                    time.sleep(0.1)
-            yield futures
+            futures = [pool.submit(self.ask, stub_events=100_000) for _ in range(4)]
+            try:
+                for name in self.hosts:
+                    deadline = time.monotonic() + 30
+                    while not self.direct(name, "/stub/seen")["running"]:
+                        assert time.monotonic() < deadline, f"no stream reached {name}"
+                        time.sleep(0.1)
+                yield futures
+            finally:
+                self.finish()
+
+    def finish(self) -> None:
+        """Let the engines end the streams that run, well and whole; one that is stopped has none."""
+        for name in self.hosts:
+            with suppress(OSError):
+                self.direct(name, "/stub/finish")
 
 
 def statuses(answers: list[Answer]) -> set[int]:

@@ -4,7 +4,7 @@ Takes vLLM's words `--port`, `--served-model-name`, `--tensor-parallel-size` and
 one it starts only where it finds the model's folder, and exactly so many GPUs: their device nodes, and in nvidia-smi.
 Answers /health, /v1/models, /metrics (vLLM's two gauges, counted truly), /stub/seen (how many requests for tokens came
 so far) and any POST: it always says Paris, at once or, with `stream: true`, in pieces. With `stub_events: N` it streams
-N events, one each 0.2 s, and counts as running until their end.
+N events, one each 0.2 s, and counts as running until their end; GET /stub/finish ends all that run, well and whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 LOCK = threading.Lock()
-COUNTS = {"running": 0, "seen": 0}
+COUNTS = {"running": 0, "seen": 0, "finished": 0}
 
 
 WORDS = ("The capital of France", " is", " Paris.")
@@ -62,12 +62,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """What vLLM has without a body."""
+        if self.path == "/stub/finish":
+            with LOCK:
+                COUNTS["finished"] += 1
         model = word("--served-model-name")
         label = f'{{engine="0",model_name="{model}"}}'
         answers = {
             "/health": "",
             "/v1/models": json.dumps({"data": [{"id": model}]}),
             "/stub/seen": json.dumps(COUNTS),
+            "/stub/finish": json.dumps(COUNTS),
             "/metrics": f"# HELP vllm:num_requests_running requests\nvllm:num_requests_running{label} "
             f"{float(COUNTS['running'])}\nvllm:num_requests_waiting{label} 0.0\n",
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from testinfra.host import Host
@@ -20,6 +21,11 @@ GATEWAY, A, B = "molecule-drain-gw", "molecule-drain-a", "molecule-drain-b"
 POOL = Pool(GATEWAY, A, B)
 testinfra_hosts = [f"ansible://{GATEWAY}"]
 address, other, ask, direct = POOL.address, POOL.other, POOL.ask, POOL.direct
+
+
+def looks_of_drain(host: Host) -> int:
+    """How often drain has looked on the gateway whether streams still run, as Ansible notes it in the journal."""
+    return int(host.check_output("journalctl --quiet --identifier ansible-requests_in_flight --output cat | wc -l"))
 
 
 def test_both_serve(host: Host) -> None:
@@ -53,12 +59,18 @@ def test_other_hosts_are_refused(host: Host, play: Play, name: str, said: str) -
 
 
 def test_drain_cuts_nothing_and_later_runs_keep_it(host: Host, play: Play) -> None:
-    with POOL.traffic() as sent, POOL.streams(250) as running:  # 50 s: longer than the way out of the pool
-        before = len(sent)
-        run = play(DRAIN, drain_host=A, drain_reason="new fan")
+    with POOL.traffic() as sent, POOL.streams() as running, ThreadPoolExecutor(1) as aside:
+        before, looks = len(sent), looks_of_drain(host)
+        draining = aside.submit(play, DRAIN, drain_host=A, drain_reason="new fan")
+        # The second look begins after the first has seen the streams.
+        while looks_of_drain(host) < looks + 2 and not draining.done():
+            time.sleep(0.5)
+        assert not draining.done(), "the run did not wait for the streams"
+        POOL.finish()
+        run = draining.result()
         assert run.status == 0
-        # The run ended, so A's streams did; had they been cut, they would not be whole.
-        assert "the gateway has" in run.words, "the run did not wait for the stream"
+        assert "the gateway has" in run.words
+        # Had they been cut, they would not be whole.
         answers = [future.result() for future in running]
         assert [answer["status"] for answer in answers] == [200] * 4
         assert all(whole(answer) for answer in answers)
