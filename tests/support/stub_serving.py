@@ -103,8 +103,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        finished = COUNTS["finished"]
         for event in events:
             self._chunk(f"data: {event}\n\n")
+            if COUNTS["finished"] != finished:
+                break
             time.sleep(pause)
         self._chunk("data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
