@@ -50,8 +50,8 @@ def look(params: dict[str, Any], check: bool) -> dict[str, Any]:
     known = not params["repository"] or os.path.exists(paths(params["repository"], host.apt)[1])
     if not (host.apt and known):
         return {"asked": False, "lacking": [], "offered": {}}
-    stale = "" if check else host.refresh()
     names = [split(wanted)[0] for wanted in params["packages"]]
+    stale = "" if check else host.refresh(names)
     found, _ = host.state(names)
     offered = host.offered(names)
     lacking = [

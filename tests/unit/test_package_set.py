@@ -316,7 +316,7 @@ class StubSources:
     def __init__(self, _timeout: int) -> None:
         self.stale = "no way out"
 
-    def refresh(self) -> str:
+    def refresh(self, ours: list[str]) -> str:
         return self.stale
 
     def state(self, _names: list[str]) -> tuple[dict[str, str], set[str]]:
