@@ -114,7 +114,7 @@ def test_check_mode_changes_nothing(host: Host, play: Play) -> None:
 def test_a_host_that_fails_its_proof_stops_the_fleet(host: Host, play: Play) -> None:
     """Leaves A drained, with the new driver."""
     gpus.set_faults(A, fabric="In Progress")
-    run = play(UPGRADE, version=NEW)
+    run = play(UPGRADE, timeout=900, version=NEW, nvidia_driver_fabric_timeout=5)
     gpus.set_faults(A, fabric=None)
     assert run.status != 0
     assert f"{A}: driver {OLD} -> {NEW} failed at 'Wait until the GPUs can be used'" in run.words
@@ -158,7 +158,7 @@ def test_a_restart_that_is_not_allowed_stops_the_fleet_and_the_way_back_works(ho
     """Leaves the new driver on both hosts, and a process that holds a GPU on A."""
     POOL.other(A).check_output("systemd-run --quiet --collect --unit holder sh -c 'exec sleep 100000 3</dev/nvidia0'")
     before = started(A)
-    run = play(UPGRADE, version=OLD)
+    run = play(UPGRADE, timeout=900, version=OLD)
     assert run.status != 0
     assert f"driver {NEW} is loaded, {OLD} is wanted" in run.words
     assert "Module nvidia is in use. GPUs are open in process" in run.words
@@ -168,7 +168,7 @@ def test_a_restart_that_is_not_allowed_stops_the_fleet_and_the_way_back_works(ho
     assert not serves(A)
     assert started(A) == before
     assert POOL.ask()["status"] == 200
-    back = play(UPGRADE, version=NEW, upgrade_hosts=A)
+    back = play(UPGRADE, timeout=900, version=NEW, upgrade_hosts=A)
     assert back.status == 0
     assert driver(A) == ({NEW}, NEW)
     assert pooled(host) == [A, B]
