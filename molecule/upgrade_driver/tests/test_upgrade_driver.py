@@ -149,7 +149,8 @@ def test_up_under_live_requests(host: Host, play: Play) -> None:
         assert f"libnvidia-ml.so.{NEW}" in inside
 
 
-def test_the_same_again_changes_nothing(play: Play) -> None:
+def test_the_same_again_changes_nothing(host: Host, play: Play) -> None:
+    assert marks(host) == {}
     run = play(UPGRADE, version=NEW)
     assert (run.status, run.changed) == (0, 0)
     assert f"{A}: has {NEW} already" in run.words
