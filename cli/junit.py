@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def read(text: str) -> tuple[Counts, list[Case]]:
             if child.tag in ("failure", "error"):
                 outcome, message = "failed", child.get("message", "")
             elif child.tag == "skipped" and outcome == "passed":
-                outcome, message = "skipped", child.get("message", "")
+                outcome, message = "skipped", _reason(child)
         # A test that passed and then failed to clean up is listed twice: it failed.
         if outcomes.get(key) != "failed":
             outcomes[key] = outcome
@@ -64,6 +65,17 @@ def read(text: str) -> tuple[Counts, list[Case]]:
             cases.append(Case("::".join(part for part in key if part), outcome, message))
     values = list(outcomes.values())
     return Counts(values.count("passed"), values.count("failed"), values.count("skipped")), cases
+
+
+def _reason(skipped: ET.Element) -> str:
+    """Why a test was skipped; of a whole file pytest writes (file, line, "Skipped: why") as the text instead."""
+    message = skipped.get("message", "")
+    if message != "collection skipped":
+        return message
+    try:
+        return str(ast.literal_eval(skipped.text or "")[2]).removeprefix("Skipped: ")
+    except (ValueError, SyntaxError, IndexError):
+        return message
 
 
 def counts_of(xml: Path, rc: int) -> tuple[Counts, list[Case]]:

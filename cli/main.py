@@ -54,7 +54,7 @@ examples:
 """
 
 TEST = f"""
-Tiers, in this order: lint, unit, molecule, e2e, and with --slow also bench.
+Tiers, in this order: lint, unit, molecule, e2e, gpu (skipped without an NVIDIA GPU), and with --slow also bench.
 
 examples:
   ./redoubt test                          everything that CI runs

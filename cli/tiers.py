@@ -12,14 +12,14 @@ from pathlib import Path
 from cli.jobs import Job
 from cli.playbooks import UsageError, nearest
 
-NAMES = ("lint", "unit", "molecule", "e2e", "bench")
+NAMES = ("lint", "unit", "molecule", "e2e", "gpu", "bench")
 QUICK = ("lint", "unit")
 NEEDS_LAB = ("molecule", "e2e", "bench")
-FOLDERS = {"unit": "tests/unit", "e2e": "tests/e2e", "bench": "tests/bench"}
-#: Seconds for one job of the tier.
-LIMITS = {"lint": 600.0, "unit": 1200.0, "molecule": 1500.0, "e2e": 2400.0, "bench": 3600.0}
+FOLDERS = {"unit": "tests/unit", "e2e": "tests/e2e", "gpu": "tests/gpu", "bench": "tests/bench"}
+#: Seconds for one job of the tier; a slow scenario builds a kernel module on cores that it shares.
+LIMITS = {"lint": 600.0, "unit": 1200.0, "molecule": 2400.0, "e2e": 2400.0, "gpu": 1800.0, "bench": 3600.0}
 #: Jobs beside each other.
-WIDTHS = {"lint": 2, "unit": 1, "molecule": 2, "e2e": 2, "bench": 1}
+WIDTHS = {"lint": 2, "unit": 1, "molecule": 2, "e2e": 2, "gpu": 1, "bench": 1}
 #: A molecule.yml with this line is run with --slow only.
 SLOW_SCENARIO = re.compile(r"^# slow\b", re.MULTILINE)
 #: This repository's own rules, as tests in tests/lint.

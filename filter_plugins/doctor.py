@@ -11,6 +11,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from planner import gpu_checks
+from planner.table import since
 
 Check = dict[str, Any]
 Document = dict[str, Any]
@@ -27,7 +28,8 @@ CLOSED_PATHS = (
 )
 
 
-def _engine_checks(engine: Document) -> list[Check]:
+def doctor_engine_checks(engine: Document) -> list[Check]:
+    """The checks of one engine of a plan: its container is as the lock says, and it completes a prompt."""
     name = engine["name"]
     at = f"{engine['address']}:{engine['port']}"
     return [
@@ -62,12 +64,13 @@ def _weights_check(engine: Document, manifests: dict[str, Document], deep: bool)
     }
 
 
-def _monitoring_checks(url: str) -> list[Check]:
+def _monitoring_checks(url: str, drained: list[str]) -> list[Check]:
     return [
         {
             "id": "monitoring.targets",
             "kind": "targets",
             "url": url,
+            "drained": drained,
             "remedy": "The target named does not answer Prometheus: look at its service and its port.",
         },
         {
@@ -88,8 +91,12 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
     """
     manifests = {row["name"]: row for row in plan["weights"]}
     checks: list[Check] = []
+    drained = plan.get("drained") or {}
+    own = drained.get(plan.get("host"))
+    if own:
+        checks.append({"id": "host.drained", "kind": "told", "detail": f"{since(own)}; its engines were not examined"})
     for engine in plan["engines"]:
-        checks += _engine_checks(engine)
+        checks += [] if own else doctor_engine_checks(engine)
         checks.append(_weights_check(engine, manifests, settings["deep"]))
     if plan.get("gpu_stack"):
         checks += gpu_checks.checks(plan)
@@ -119,7 +126,12 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
             },
         ]
     if plan.get("monitoring"):
-        checks += _monitoring_checks(settings["prometheus_url"])
+        checks += _monitoring_checks(settings["prometheus_url"], sorted(drained))
+    if plan.get("driver"):
+        # One reading of the GPUs gives several answers: gpu.driver, gpu.gpus, gpu.fabric and so on.
+        checks.append({"id": "gpu", "kind": "gpu", "expected": plan["driver"]})
+    if plan.get("gpus_expected"):
+        checks.append(gpu_checks.figures(plan))
     return checks + _host_checks(settings)
 
 
@@ -180,6 +192,7 @@ def doctor_outside_checks(plan: Document, settings: Document) -> list[Check]:
     gateway = plan.get("gateway")
     if not gateway or not gateway["models"]:
         return []
+    served = [model["name"] for model in gateway["models"] if model["servers"]]
     base = {key: settings[key] for key in ("url", "server_name", "connect_to", "ca")}
     anonymous = {**base, "kind": "status", "paths": ["/v1/models"], "status": 401}
     checks: list[Check] = [
@@ -215,7 +228,7 @@ def doctor_outside_checks(plan: Document, settings: Document) -> list[Check]:
             **base,
             "id": "gateway.stream",
             "kind": "stream",
-            "model": gateway["models"][0]["name"],
+            "model": (served or [gateway["models"][0]["name"]])[0],
             "remedy": "Compare with the engine's own completion check; read the gateway's access log.",
         },
         {
@@ -280,6 +293,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Names as used in templates."""
         return {
+            "doctor_engine_checks": doctor_engine_checks,
             "doctor_inside_checks": doctor_inside_checks,
             "doctor_outside_checks": doctor_outside_checks,
             "doctor_site_verdict": doctor_site_verdict,

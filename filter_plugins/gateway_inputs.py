@@ -136,7 +136,7 @@ def _model(where: str, model: dict[str, Any]) -> list[str]:
     name = str(model.get("name", ""))
     if not MODEL_NAME.match(name):
         problems.append(f"{where}: the name {name!r} cannot be part of a path - use letters, digits, . _ - and /")
-    servers = model.get("servers") or []
+    servers = [*(model.get("servers") or []), *(model.get("drained") or [])]
     if not servers:
         problems.append(f"{where} ({name}): no servers - give the engines as [127.0.0.1:8101]")
     for server in servers:

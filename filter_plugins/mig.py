@@ -11,6 +11,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from module_utils.gpu.pci import usable
 from planner import mig
 from planner.problems import Problems
 
@@ -18,13 +19,13 @@ from planner.problems import Problems
 def mig_refusal(layout: object, facts: Mapping[str, Any]) -> list[str]:
     """Why a host with these facts (redoubt_gpu) cannot be divided so, one line each; empty when it can."""
     problems = Problems()
-    mig.check(mig.parse(layout, problems), facts["gpus"], problems)
+    mig.check(mig.parse(layout, problems), usable(facts["gpus"]), problems)
     return [problem.text() for problem in problems.found]
 
 
 def mig_parts(layout: object, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what mig-parted applies: {devices: [index], mig-enabled, mig-devices} for each GPU that is named."""
-    return mig.parts(mig.parse(layout, Problems()), len(facts["gpus"]))
+    """Return mig-parted's list: {devices: [index], mig-enabled, mig-devices} for each GPU that can be used."""
+    return mig.parts(mig.parse(layout, Problems()), len(usable(facts["gpus"])))
 
 
 class FilterModule:

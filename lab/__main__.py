@@ -23,6 +23,9 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("name")
     up.add_argument("--platform", choices=images.PLATFORMS, default="debian13")
     up.add_argument("--user", choices=tuple(record.USERS), default="operator", help="whom SSH logs in as")
+    up.add_argument(
+        "--reboots", action="store_true", help="the host comes back when it restarts itself (else it is off)"
+    )
     down = verbs.add_parser("down", help="remove a host, or all that the lab made")
     down.add_argument("name", nargs="?")
     down.add_argument("--images", action="store_true", help="also remove all images and models that were built")
@@ -68,7 +71,9 @@ def main(arguments: Sequence[str] | None = None, report: Report | None = None) -
 def _run(options: argparse.Namespace, report: Report) -> int:
     verb = options.verb
     if verb == "up":
-        host = hosts.up(options.name, platform=options.platform, user=options.user, report=report)
+        host = hosts.up(
+            options.name, platform=options.platform, user=options.user, reboots=options.reboots, report=report
+        )
         print(f"{host.name} {host.address}")
     elif verb == "down":
         if options.name and (options.images or options.engine):

@@ -106,8 +106,12 @@ def create_request(
     privileged: bool,
     media: bool,
     docker_volume: bool,
+    reboots: bool = False,
 ) -> dict[str, Any]:
-    """What the engine's API wants to hear about the container of a host; makes its volume."""
+    """What the engine's API wants to hear about the container of a host; makes its volume.
+
+    The reboot call of a container's init ends it with status 129; the engine starts it again where that is a failure.
+    """
     version = str(client.info().get("CgroupVersion", "1"))
     mounts: list[dict[str, Any]] = []
     if docker_volume:
@@ -124,6 +128,7 @@ def create_request(
         "Labels": labels,
         "HostConfig": {
             **rights(privileged, version),
+            "RestartPolicy": {"Name": "on-failure" if reboots else "no"},
             "Tmpfs": TMPFS,
             "Mounts": mounts,
             "ExtraHosts": [f"{site}:{address}" for site, address in sorted(debian.machine_sites().items())],

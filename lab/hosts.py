@@ -34,12 +34,14 @@ def up(
     user: str = "operator",
     media: bool = True,
     docker_volume: bool = True,
+    reboots: bool = False,
     report: Report | None = None,
 ) -> Host:
     """Start a host, or find the one of this name, and wait until it runs and answers SSH.
 
     A host that cannot be finished is removed again, also on Ctrl-C and SIGTERM. ``user`` is the one that SSH logs in
-    as: ``operator`` may become root, ``guest`` may not. Raises LabError with what is wrong and what to do.
+    as: ``operator`` may become root, ``guest`` may not. A new host that ``reboots`` comes back when it restarts itself,
+    with its address; any other one is off then. Raises LabError with what is wrong and what to do.
     """
     report = report or QuietReport()
     if not NAME.fullmatch(name):
@@ -57,7 +59,7 @@ def up(
         image = images.host_image(client, platform, report)
         with report.phase(f"Start host {name} ({platform})"):
             try:
-                return _make(client, name, platform, user, image, media, docker_volume, report)
+                return _make(client, name, platform, user, image, media, docker_volume, reboots, report)
             except BaseException:
                 _remove(client, name)
                 net.remove_unused(client)
@@ -201,6 +203,7 @@ def _make(
     image: str,
     media: bool,
     docker_volume: bool,
+    reboots: bool,
     report: Report,
 ) -> Host:
     folder = record.folder(name)
@@ -211,7 +214,7 @@ def _make(
     labels = {"redoubt.lab": "1", "redoubt.lab.name": name, "redoubt.lab.cache": str(paths.CACHE)}
     privileged = containers.privileged_works(client, image, report)
     request = containers.create_request(
-        client, name, image, labels, privileged=privileged, media=media, docker_volume=docker_volume
+        client, name, image, labels, privileged=privileged, media=media, docker_volume=docker_volume, reboots=reboots
     )
     with file_lock("network"):
         internal, egress = net.ensure(client)

@@ -28,6 +28,7 @@ from lab import (
     recipe_model,
     recipe_monitoring,
     recipe_stub_dcgm,
+    recipe_stub_engine,
     recipe_stub_nvidia,
     recipe_vllm,
 )
@@ -38,12 +39,18 @@ from lab.report import Report
 from lab.tools import file_lock, terminable, write_private
 
 PLATFORMS = tuple(recipe_host.SUITES)
+#: Images that need no other unit, with their recipes; `inputs` of one tells what it uses besides Debian's packages.
+SMALL: dict[str, ModuleType] = {
+    "monitoring": recipe_monitoring,
+    "stub-dcgm": recipe_stub_dcgm,
+    "stub-engine": recipe_stub_engine,
+}
 #: What can be built, by name.
-UNITS = (*(f"host-{platform}" for platform in PLATFORMS), "monitoring", "stub-dcgm", "vllm", "model", "stub-nvidia")
+UNITS = (*(f"host-{platform}" for platform in PLATFORMS), *SMALL, "vllm", "model", "stub-nvidia")
 #: What `build` makes when not told otherwise: the second platform and the stubs only on demand.
 DEFAULT = ("host-debian13", "monitoring", "vllm", "model")
 #: What the tests need.
-TESTS = (*DEFAULT, "stub-dcgm")
+TESTS = (*DEFAULT, "stub-dcgm", "stub-engine")
 IMAGES = paths.MEDIA / "images"
 HEADER = "# What the lab has built, by digest. Written by the lab: do not edit.\n"
 
@@ -85,7 +92,7 @@ def read_lock() -> Lock:
     """What is on the medium now."""
     images: dict[str, Image] = {}
     models: dict[str, ModelRecord] = {}
-    for unit in ("vllm", "monitoring", "stub-dcgm"):
+    for unit in ("vllm", *SMALL):
         images.update({name: Image(**plain) for name, plain in (_current(unit) or {}).get("images", {}).items()})
     for name, plain in (_current("model") or {}).get("models", {}).items():
         models[name] = ModelRecord.from_dict(name, plain)
@@ -169,12 +176,11 @@ def key(unit: str) -> str:
     """The key of what this unit would be if it were built now."""
     if unit.startswith("host-"):
         parts = [unit, _source(recipe_host), *debian.machine_options()]
-    elif unit == "monitoring":
-        parts = [unit, _source(recipe_monitoring)]
+    elif unit in SMALL:
+        recipe = SMALL[unit]
+        parts = [unit, _source(recipe), *(recipe.inputs() if hasattr(recipe, "inputs") else ())]
     elif unit == "stub-nvidia":
         parts = [unit, _source(recipe_stub_nvidia), *recipe_stub_nvidia.inputs()]
-    elif unit == "stub-dcgm":
-        parts = [unit, _source(recipe_stub_dcgm), *recipe_stub_dcgm.inputs()]
     elif unit == "vllm":
         parts = [unit, _source(recipe_vllm), recipe_vllm.PINS.read_text(encoding="utf-8")]
     else:
@@ -258,12 +264,9 @@ def _submit(pool: ThreadPoolExecutor, keys: dict[str, str], report: Report, stop
         futures.append(site)
     if "model" in keys:
         futures.append(pool.submit(_build_model, keys["model"], site, report, stop))
-    if "monitoring" in keys:
-        futures.append(pool.submit(_build_monitoring, keys["monitoring"], report, stop))
+    futures += [pool.submit(_build_small, unit, keys[unit], report, stop) for unit in SMALL if unit in keys]
     if "stub-nvidia" in keys:
         futures.append(pool.submit(_build_stub_nvidia, keys["stub-nvidia"], report, stop))
-    if "stub-dcgm" in keys:
-        futures.append(pool.submit(_build_stub_dcgm, keys["stub-dcgm"], report, stop))
     for unit, unit_key in keys.items():
         if unit.startswith("host-"):
             futures.append(pool.submit(_build_host, unit, unit_key, report, stop))
@@ -276,17 +279,13 @@ def _build_host(unit: str, unit_key: str, report: Report, stop: threading.Event)
     _keep(unit, unit_key, {unit: image})
 
 
-def _build_monitoring(unit_key: str, report: Report, stop: threading.Event) -> None:
-    _keep("monitoring", unit_key, recipe_monitoring.build(IMAGES, unit_key, paths.WORK, report, stop))
+def _build_small(unit: str, unit_key: str, report: Report, stop: threading.Event) -> None:
+    _keep(unit, unit_key, SMALL[unit].build(IMAGES, unit_key, paths.WORK, report, stop))
 
 
 def _build_stub_nvidia(unit_key: str, report: Report, stop: threading.Event) -> None:
     files = recipe_stub_nvidia.build(paths.MEDIA / recipe_stub_nvidia.FOLDER, paths.WORK, report, stop)
     write_private(_record_file("stub-nvidia"), json.dumps({"key": unit_key, "files": files}) + "\n")
-
-
-def _build_stub_dcgm(unit_key: str, report: Report, stop: threading.Event) -> None:
-    _keep("stub-dcgm", unit_key, recipe_stub_dcgm.build(IMAGES, unit_key, paths.WORK, report, stop))
 
 
 def _build_vllm(unit_key: str, site: Future[Path], root: Future[Path], report: Report) -> None:

@@ -26,7 +26,7 @@ from ansible.module_utils.artifacts.images import (
 )
 from ansible.module_utils.artifacts.sources import CONTROLLER
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.run_lock import Busy, only_run
+from ansible.module_utils.run_lock import PATIENCE, only_run
 
 DOCUMENTATION = r"""
 module: container_images
@@ -128,17 +128,14 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
 
 @contextmanager
 def _alone(settings: Settings, patience: float) -> Iterator[None]:
-    """No other run brings images to this host; in check mode it does not matter. Raises Refusal."""
+    """No other run brings images to this host; in check mode it does not matter. Raises Busy."""
     if settings.check:
         yield
         return
     folder = settings.state_file.parent
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with only_run(folder / ".images.lock", "the container images", patience):
-            yield
-    except Busy as busy:
-        raise Refusal(str(busy)) from busy
+    with only_run(folder / ".images.lock", "the container images", patience):
+        yield
 
 
 def _needed(images: Sequence[Image], root: Path | None, transfer: Path, check: bool) -> list[dict[str, Any]]:
@@ -179,7 +176,7 @@ def main() -> None:
             "transfer_dir": {"type": "path", "default": "/var/lib/redoubt/incoming/images"},
             "ca_file": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 3600},
-            "lock_timeout": {"type": "int", "default": 900},
+            "lock_timeout": {"type": "int", "default": PATIENCE},
             "state_file": {"type": "path", "default": "/var/lib/redoubt/images.json"},
             "progress_file": {"type": "path", "default": "/var/lib/redoubt/progress/images.json"},
         },

@@ -12,6 +12,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.checks import KINDS, examine
 from ansible.module_utils.config_files import write_atomically
+from ansible.module_utils.gpu_checks import KIND, gpu_answers
 
 DOCUMENTATION = r"""
 module: doctor
@@ -37,6 +38,11 @@ ok: {description: Whether all are good., type: bool, returned: always}
 """
 
 
+def answer(check: dict[str, Any]) -> list[dict[str, Any]]:
+    """The answers to one check; that of the GPUs has several."""
+    return gpu_answers(check) if check["kind"] == KIND else [examine(check)]
+
+
 def main() -> None:
     """Entry point."""
     spec: dict[str, Any] = {
@@ -46,12 +52,15 @@ def main() -> None:
     }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     checks = module.params["checks"]
-    unknown = sorted({c.get("kind", "") for c in checks} - set(KINDS))
+    unknown = sorted({c.get("kind", "") for c in checks} - {*KINDS, KIND})
     if unknown:
-        module.fail_json(msg=f"unknown kinds of check: {', '.join(unknown)}; known: {', '.join(sorted(KINDS))}")
+        module.fail_json(
+            msg=f"unknown kinds of check: {', '.join(unknown)}; known: {', '.join(sorted({*KINDS, KIND}))}"
+        )
     # Most checks wait for somebody else (a service, a disk), so threads are enough.
     with ThreadPoolExecutor(max_workers=8) as pool:
-        answers = list(pool.map(examine, [{**c, "api_key": module.params["api_key"]} for c in checks]))
+        given = [{**c, "api_key": module.params["api_key"]} for c in checks]
+        answers = [row for rows in pool.map(answer, given) for row in rows]
     document = {"ok": all(a["ok"] for a in answers), "checks": answers}
     if module.params["report"] and not module.check_mode:
         write_atomically(module.params["report"], json.dumps(document, indent=2).encode(), 0o644, 0, 0)

@@ -75,6 +75,7 @@ ansible_facts:
           elements: dict
         driver:
           description:
+            - "kernel: the release of the running kernel."
             - "loaded and installed: versions of the nvidia module in the kernel and on disk; loaded_flavour and
               installed_flavour: open or proprietary."
             - "library: the newest version of libnvidia-ml.so; libraries: all versions found."

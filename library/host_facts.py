@@ -9,9 +9,11 @@ import os
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.drained import read_marks
 from ansible.module_utils.facts import ansible_collector, default_collectors
 from ansible.module_utils.facts.namespace import PrefixFactNamespace
-from ansible.module_utils.gpu.host import Host
+from ansible.module_utils.gpu.facts import gather
+from ansible.module_utils.gpu.host import ADMIN_PATH, Host
 from ansible.module_utils.gpu.pci import count_gpus
 
 DOCUMENTATION = r"""
@@ -51,7 +53,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ansible_facts:
-  description: Ansible's facts, and redoubt_host with disks, cpus, memory_bytes, gpus, images and weights.
+  description: >-
+    Ansible's facts; redoubt_host with disks, cpus, memory_bytes, gpus, images and weights; redoubt_gpu (see gpu_facts)
+    on a host with NVIDIA GPUs; redoubt_drained.
   returned: always
   type: dict
 """
@@ -155,6 +159,12 @@ def main() -> None:
         "memory_bytes": memory_bytes(),
         "weights": published_weights(module.params["models_root"]),
     }
+    if facts["redoubt_host"]["gpus"]:
+        facts["redoubt_gpu"] = gather(Host("/", f"{os.environ.get('PATH', '')}:{ADMIN_PATH}"))
+    try:
+        facts["redoubt_drained"] = read_marks()
+    except ValueError as error:
+        module.fail_json(msg=str(error))
     module.exit_json(ansible_facts=facts)
 
 

@@ -12,9 +12,10 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.gpu.aside import Stays, active, aside
 from ansible.module_utils.gpu.facts import gather
 from ansible.module_utils.gpu.host import ADMIN_PATH, Host
-from ansible.module_utils.gpu.mig import User, container_users, differing, process_users, using
+from ansible.module_utils.gpu.mig import User, container_users, differing, disturbed, process_users, using
 from ansible.module_utils.probes import run
 
 DOCUMENTATION = r"""
@@ -22,13 +23,14 @@ module: mig_layout
 short_description: Divide GPUs by MIG as declared, never under somebody's work
 description:
   - Asks nvidia-mig-parted whether the GPUs are as declared; if so, nothing is done.
-  - If not, looks for containers and processes on the GPUs that are to change. Any is a refusal, unless O(drain) allows
-    to stop engines, which the serve playbook brings back. Others are never stopped.
+  - If not, looks for containers and processes on the GPUs that are to change, or on all where the change resets all.
+    Any is a refusal, unless O(drain) allows to stop engines, which the serve playbook brings back. Others are never
+    stopped.
   - Stops the given services and containers, applies the layout, asks again, has the CDI specification written anew, and
     starts services and containers again whatever happened.
 options:
   parts:
-    description: "mig-parted's list, each {devices: [index], mig-enabled, mig-devices}."
+    description: "mig-parted's list, one {devices: [index], mig-enabled, mig-devices} for each GPU of the host."
     type: list
     elements: dict
     required: true
@@ -63,7 +65,6 @@ drained: {description: Containers that were stopped., type: list, returned: alwa
 
 PARTED = "nvidia-mig-parted"
 CONFIG = "redoubt"
-REFRESH = "nvidia-cdi-refresh.service"
 STOP_SECONDS = 150  # more than an engine's streams may take to end
 
 
@@ -95,10 +96,10 @@ def users(gpus: list[dict[str, Any]]) -> list[User]:
 
 
 class Layout:
-    """The declared layout in a file of its own, as mig-parted wants it."""
+    """A layout in a file of its own, as mig-parted wants it."""
 
-    def __init__(self, parts: list[dict[str, Any]], folder: str) -> None:
-        self.file = os.path.join(folder, "mig.json")
+    def __init__(self, parts: list[dict[str, Any]], folder: str, name: str) -> None:
+        self.file = os.path.join(folder, name)
         with open(self.file, "w", encoding="utf-8") as stream:
             json.dump({"version": "v1", "mig-configs": {CONFIG: parts}}, stream)
 
@@ -108,58 +109,69 @@ class Layout:
         return int(status), str(said)
 
 
-def drain(busy: list[User], allowed: bool, indexes: list[int]) -> list[str]:
+def drain(busy: list[User], allowed: bool, which: str) -> list[str]:
     """Stop the engines among the users; returns their names. Raises Refused where somebody else is there.
+
+    which: the GPUs, for the operator.
 
     A process in an engine's container is in the list of processes too, so processes are judged after the engines ended.
     """
     engines = [user.name for user in busy if user.engine]
     others = [user.name for user in busy if not user.engine and not (engines and user.name.startswith("process "))]
-    which = ", ".join(str(index) for index in indexes)
     if others:
         raise Refused(
-            f"GPU {which} is in use by {', '.join(others)}, and MIG cannot change under it. Nothing was changed."
+            f"{which} is in use by {', '.join(others)}, and MIG cannot change under it. Nothing was changed."
             " Stop it, then run again."
         )
     if engines and not allowed:
         raise Refused(
-            f"GPU {which} is in use by {', '.join(engines)}. Nothing was changed. Set nvidia_mig_drain: true for this"
-            " run to stop these engines (the serve playbook brings them back), or leave the GPU out of"
-            " nvidia_mig_layout."
+            f"{which} is in use by {', '.join(engines)}. Nothing was changed. Drain the host (playbook drain,"
+            " afterwards return), which lets requests end; or set nvidia_mig_drain: true for this run, which stops"
+            " these engines at once (the serve playbook brings them back)."
         )
     if engines:
-        output(["docker", "stop", f"--time={STOP_SECONDS}", *engines], STOP_SECONDS + 60)
+        # The long form of -t has another name in newer clients.
+        output(["docker", "stop", "-t", str(STOP_SECONDS), *engines], STOP_SECONDS + 60)
     return engines
 
 
-def change(params: dict[str, Any], layout: Layout, gpus: list[dict[str, Any]], indexes: list[int]) -> list[str]:
-    """Free the GPUs and divide them; returns the containers that were stopped. Raises Refused."""
-    active = [unit for unit in params["services"] if run(["systemctl", "is-active", "--quiet", unit], 20)[0] == 0]
+def text_of(indexes: list[int]) -> str:
+    """GPUs for a message."""
+    return f"GPU {', '.join(str(index) for index in indexes)}"
+
+
+def change(
+    params: dict[str, Any], declared: Layout, missing: Layout, gpus: list[dict[str, Any]], indexes: list[int]
+) -> list[str]:
+    """Free the GPUs and divide them; returns the containers that were stopped. Raises Refused.
+
+    declared: the layout of all GPUs; missing: of those at `indexes`, which are not as declared. Only this is applied,
+    because mig-parted first clears every GPU that it is given.
+    """
+    needed = disturbed(gpus, params["parts"], indexes)
+    which = text_of(needed)
+    if needed != indexes:
+        which = f"{which} (switching MIG on {text_of(indexes)} resets every GPU of this host)"
+    services = active(params["services"], run)
     everybody = users(gpus)
     helpers = [user.name for user in everybody if user.name in params["containers"]]
-    busy = [user for user in using(everybody, indexes) if user.name not in helpers]
-    drained = drain(busy, params["drain"], indexes)
+    busy = [user for user in using(everybody, needed) if user.name not in helpers]
+    drained = drain(busy, params["drain"], which)
     try:
-        if active:
-            output(["systemctl", "stop", *active], 120)
-        if helpers:
-            output(["docker", "stop", *helpers], 120)
-        left = using(users(gpus), indexes)
-        if left:
-            raise Refused(f"still in use by {', '.join(user.name for user in left)}: stop it, then run again")
-        status, said = layout.run("apply", params["timeout"])
-        if status:
-            raise Refused(f"{PARTED} apply ended with {status}: {said[-1500:]}")
-        status, said = layout.run("assert", 60)
-        if status:
-            raise Refused(f"{PARTED} applied the layout, yet the GPUs are not as declared: {said[-800:]}")
-    finally:
-        # Not there where nobody uses CDI; a container that is started must not get what was there before.
-        run(["systemctl", "restart", REFRESH], 120)
-        for unit in active:
-            run(["systemctl", "start", unit], 120)
-        for name in helpers:
-            run(["docker", "start", name], 120)
+        with aside(services, helpers, run):
+            left = using(users(gpus), needed)
+            if left:
+                raise Refused(
+                    f"{which} is still in use by {', '.join(user.name for user in left)}: stop it, then run again"
+                )
+            status, said = missing.run("apply", params["timeout"])
+            if status:
+                raise Refused(f"{PARTED} apply ended with {status}: {said[-1500:]}")
+            status, said = declared.run("assert", 60)
+            if status:
+                raise Refused(f"{PARTED} applied the layout, yet the GPUs are not as declared: {said[-800:]}")
+    except Stays as error:
+        raise Refused(str(error)) from error
     return drained
 
 
@@ -167,8 +179,8 @@ def work(params: dict[str, Any], check: bool) -> dict[str, Any]:
     """Do what the module's documentation says and return its result. Raises Refused."""
     every = [index for part in params["parts"] for index in part["devices"]]
     with tempfile.TemporaryDirectory(prefix="redoubt-mig-") as folder:
-        layout = Layout(params["parts"], folder)
-        status, _ = layout.run("assert", 60)
+        declared = Layout(params["parts"], folder, "mig.json")
+        status, _ = declared.run("assert", 60)
         if status == 127 and check:
             return {"changed": True, "changed_gpus": every, "drained": []}
         if status == 127:
@@ -178,7 +190,8 @@ def work(params: dict[str, Any], check: bool) -> dict[str, Any]:
         gpus = gather(Host("/", f"{os.environ.get('PATH', '')}:{ADMIN_PATH}", 60))["gpus"]
         # What mig-parted says counts; that no difference is seen here only means that all of its GPUs may change.
         indexes = differing(gpus, params["parts"]) or every
-        drained = [] if check else change(params, layout, gpus, indexes)
+        missing = Layout([part for part in params["parts"] if part["devices"][0] in indexes], folder, "differing.json")
+        drained = [] if check else change(params, declared, missing, gpus, indexes)
     return {"changed": True, "changed_gpus": indexes, "drained": drained}
 
 

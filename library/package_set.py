@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.config_files import write_atomically
-from ansible.module_utils.package_tools import Host, Refused, missing, split
+from ansible.module_utils.package_tools import Host, Refused, missing, split, stream_enabled
 from ansible.module_utils.repositories import MODE, Untrusted, differing, leftovers
 
 DOCUMENTATION = r"""
@@ -22,7 +22,8 @@ description:
   - Only when a package is missing are the index refreshed and all missing packages installed, together.
   - Works in check mode on an empty host, where the index or the repository does not exist yet.
   - Files of the configuration that are already there are kept.
-  - An installation that was cut short (dpkg was interrupted) is finished first.
+  - An installation that was cut short (dpkg was interrupted) is finished first. Packages that were broken before, that
+    are held and forbid the new ones, or that would have to be removed are a refusal that names them (APT).
 options:
   packages:
     description:
@@ -36,12 +37,23 @@ options:
     type: list
     elements: str
     default: []
+  stream:
+    description: "DNF: module and stream that hold the packages, such as name:4; an empty one is none."
+    type: str
+    default: ""
   downgrade: {description: Allow older versions than the installed ones (DNF always does)., type: bool, default: false}
   hold:
     description:
-      - true holds the packages and those of O(first) (apt-mark, dnf versionlock), so that no upgrade of the whole
-        system moves them; false releases them. With either, what is held moves here. Without it holds are left alone.
+      - true holds the packages (apt-mark, dnf versionlock), so that no upgrade of the whole system moves them; false
+        releases them. With either, what is held moves here. Without it holds are left alone.
     type: bool
+  gives_way:
+    description: >-
+      Packages (globs) that may make room for missing ones, held or not, as after a change of names. Where any other one
+      would have to go, that is a refusal.
+    type: list
+    elements: str
+    default: []
   conflicts:
     description: Packages that make this set impossible. Installed ones are a refusal; none is ever removed.
     type: list
@@ -99,7 +111,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 missing: {description: Packages that were (or in check mode would be) installed., type: list, returned: always}
-sources: {description: Files of the repository that were written., type: list, returned: always}
+sources: {description: "Files of the repository, and the module stream, that differed.", type: list, returned: always}
 removed: {description: Source files that were removed., type: list, returned: always}
 holds: {description: Packages that were held or released., type: list, returned: always}
 versions: {description: Installed version of each package., type: dict, returned: always}
@@ -139,14 +151,19 @@ def apply(params: dict[str, Any], check: bool) -> dict[str, Any]:
             f" Nothing was changed. {params['remedy']}".rstrip()
         )
     sources, removed = add_repository(params["repository"], host.apt, check) if params["repository"] else ([], [])
+    if params["stream"] and not stream_enabled(params["stream"]):
+        sources.append(f"module stream {params['stream']}")
+        if not check:
+            host.enable_stream(params["stream"])
     absent = missing(wanted, found)
     if absent and not check:
-        _install(host, params, found, held)
+        _install(host, params, found, held, names)
         found, held = host.state(names)
         still = missing(wanted, found)
         if still:
             raise Refused(f"the package tool reports success, yet these are not installed: {', '.join(still)}")
-    holds = [name for name in names if (name in held) != params["hold"]] if params["hold"] is not None else []
+    kept = [split(item)[0] for item in params["packages"]]
+    holds = [name for name in kept if (name in held) != params["hold"]] if params["hold"] is not None else []
     if holds and not check:
         host.hold(holds, params["hold"])
     sign = "+" if params["hold"] else "-"
@@ -163,17 +180,30 @@ def apply(params: dict[str, Any], check: bool) -> dict[str, Any]:
     }
 
 
-def _install(host: Host, params: dict[str, Any], found: dict[str, str], held: set[str]) -> None:
+def _install(host: Host, params: dict[str, Any], found: dict[str, str], held: set[str], names: list[str]) -> None:
     """Bring what is missing: first the packages that go before the others, then the others together."""
-    stale = host.refresh()
-    for group in (params["first"], params["packages"]):
-        absent = missing(group, found)
-        locked = [name for name in (split(item)[0] for item in absent) if name in held]
-        if locked and not host.apt:  # APT moves held packages when told so, DNF does not
-            host.hold(locked, False)
-            held -= set(locked)
-        if absent:
-            host.install(absent, stale, older=params["downgrade"], held=params["hold"] is not None)
+    wanted = [*params["first"], *params["packages"], *params["conflicts"]]
+    ours = [*(split(item)[0] for item in wanted), *params["gives_way"]]
+    stale = host.refresh(ours)
+    # APT moves held packages when told so, but removes none; DNF does neither.
+    yielding = host.holds(params["gives_way"]) if params["hold"] is not None else []
+    locked = yielding + ([] if host.apt else sorted(held - {*yielding}))
+    if locked:
+        host.hold(locked, False)
+    try:
+        for group in (params["first"], params["packages"]):
+            absent = missing(group, found)
+            if absent:
+                host.install(absent, stale, ours, older=params["downgrade"], held=params["hold"] is not None)
+    except Refused:
+        if locked:
+            host.hold(locked, True)
+        raise
+    # Those that are still there and none of this set stay held: somebody else holds them.
+    others = {name.partition(":")[0]: name for name in yielding if name.partition(":")[0] not in names}
+    left = [others[name] for name in host.state(list(others))[0]]
+    if left:
+        host.hold(left, True)
 
 
 def main() -> None:
@@ -184,8 +214,10 @@ def main() -> None:
         argument_spec={
             "packages": {**strings, "required": True},
             "first": {**strings, "default": []},
+            "stream": {**text, "default": ""},
             "downgrade": {"type": "bool", "default": False},
             "hold": {"type": "bool"},
+            "gives_way": {**strings, "default": []},
             "conflicts": {**strings, "default": []},
             "repository": {
                 "type": "dict",

@@ -11,14 +11,14 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.release_docker import Docker, DockerError
 from ansible.module_utils.release_gate import GateOptions
-from ansible.module_utils.release_run import Outcome, Refused, Transaction, drift, host_problems
+from ansible.module_utils.release_run import Outcome, Refused, Transaction, drift, host_problems, running_containers
 from ansible.module_utils.release_spec import SpecError, Wanted, wanted_release
 from ansible.module_utils.release_store import Store
-from ansible.module_utils.run_lock import Busy
+from ansible.module_utils.run_lock import PATIENCE, Busy
 
 DOCUMENTATION = r"""
 module: release
-short_description: Put a numbered, immutable release of engine containers into service
+short_description: Put a numbered, immutable release of engine containers into service, or stop it
 description:
   - Compares the wish with the release in service. When they differ, writes the next release beside it, has Compose
     check it, starts it, and waits until every engine has completed a real prompt; then moves the link C(current).
@@ -26,8 +26,8 @@ description:
   - When nothing differs, the containers are compared with the release and repaired where they are not as it says.
 options:
   state:
-    description: Whether to make a release as described, or to go back to an earlier one.
-    choices: [present, rolled_back]
+    description: Whether to make a release as described, to go back to an earlier one, or to stop the containers.
+    choices: [present, rolled_back, stopped]
     default: present
     type: str
   number: {description: "The release to go back to; 0 is the one before the current.", type: int, default: 0}
@@ -56,13 +56,17 @@ EXAMPLES = r"""
     engines: "{{ inference_engines }}"
     compose: "{{ lookup('ansible.builtin.template', 'compose.yml.j2') }}"
 
+- name: Stop the engines; the next run with C(present) starts and proves them again
+  release:
+    state: stopped
+
 - name: Go back to the release before
   release:
     state: rolled_back
 """
 
 RETURN = r"""
-action: {description: "unchanged, released, repaired or rolled_back.", type: str, returned: always}
+action: {description: "unchanged, released, repaired, rolled_back or stopped.", type: str, returned: always}
 number: {description: The release in service., type: int, returned: always}
 reasons: {description: What had to be repaired., type: list, returned: always}
 proofs: {description: "For each engine: text, tokens, seconds and ready_after.", type: list, returned: when proved}
@@ -73,7 +77,7 @@ pruned: {description: Releases that were removed., type: list, returned: always}
 def argument_spec() -> dict[str, Any]:
     """The module's arguments in Ansible's form."""
     return {
-        "state": {"type": "str", "choices": ["present", "rolled_back"], "default": "present"},
+        "state": {"type": "str", "choices": ["present", "rolled_back", "stopped"], "default": "present"},
         "number": {"type": "int", "default": 0},
         "engines": {"type": "list", "elements": "dict", "default": []},
         "compose": {"type": "str", "default": ""},
@@ -86,7 +90,7 @@ def argument_spec() -> dict[str, Any]:
         "prompt": {"type": "str", "default": "The capital of France is"},
         "completion_timeout": {"type": "int", "default": 120},
         "crash_limit": {"type": "int", "default": 2},
-        "lock_timeout": {"type": "int", "default": 900},
+        "lock_timeout": {"type": "int", "default": PATIENCE},
     }
 
 
@@ -160,6 +164,9 @@ def work(params: dict[str, Any], check: bool) -> dict[str, Any]:
     wanted = None
     if params["state"] == "present":
         wanted = wanted_release(params["engines"], params["compose"], params["secret_environment"])
+    if params["state"] == "stopped" and (check or not docker.available()):
+        running = running_containers(store, docker)
+        return {"action": "stopped" if running else "unchanged", "changed": bool(running), "number": store.current()}
     if check:
         if wanted:
             return {**forecast(store, docker, wanted), "diff": difference(store, wanted)}
@@ -170,6 +177,8 @@ def work(params: dict[str, Any], check: bool) -> dict[str, Any]:
         raise Refused("no Docker Engine answers on this host; run the docker role first")
     with store.prepared(params["lock_timeout"]):
         transaction = Transaction(store, docker, options, params["keep"])
+        if params["state"] == "stopped":
+            return result_of(transaction.stop())
         if wanted is None:
             return result_of(transaction.roll_back(params["number"]))
         shown = difference(store, wanted)
@@ -185,7 +194,9 @@ def main() -> None:
         result = work(module.params, module.check_mode)
     except SpecError as error:
         module.fail_json(msg="\n- ".join(["Refused before anything was changed:", *error.problems]))
-    except (Busy, DockerError, Refused) as error:
+    except Busy as error:
+        module.fail_json(msg=str(error), lock_holder=error.holder)
+    except (DockerError, Refused) as error:
         module.fail_json(msg=str(error))
     for text in result.pop("warnings", []):
         module.warn(text)

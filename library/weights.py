@@ -20,6 +20,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.fetch.board import Limits
 from ansible.module_utils.fetch.choose import KINDS, make_sources
 from ansible.module_utils.fetch.http import Network
+from ansible.module_utils.run_lock import PATIENCE
 
 DOCUMENTATION = r"""
 module: weights
@@ -222,7 +223,7 @@ def main() -> None:
             "workers": {"type": "int", "default": 0},
             "ca_file": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 60},
-            "lock_timeout": {"type": "int", "default": 900},
+            "lock_timeout": {"type": "int", "default": PATIENCE},
         },
         required_if=[("state", "present", ("source", "sources"), True)],
         supports_check_mode=True,

@@ -28,6 +28,7 @@ from ansible.module_utils.artifacts.settling import Settings
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.config_files import load_snapshots, snapshot
 from ansible.module_utils.gateway_checks import GATEWAY_KINDS
+from ansible.module_utils.gpu import figures
 from ansible.module_utils.gpu.checks import GPU_KINDS
 from ansible.module_utils.probes import ask, http_request, run
 
@@ -97,6 +98,26 @@ def _completion(check: Check) -> Answer:
         return False, f"{check['url']} answers {status}: {answer[:200].decode(errors='replace')}"
     text = json.loads(answer)["choices"][0]["text"]
     return bool(text.strip()), f"completed {text!r} in {time.monotonic() - started:.1f} s"
+
+
+def _answers(check: Check) -> Answer:
+    problem = ask({"http": check["url"]})
+    return not problem, problem or f"{check['url']} answers"
+
+
+def _gpu_figures(check: Check) -> Answer:
+    """Whether Prometheus is told the truth about the GPUs, and that truth is good."""
+    status, _, body = http_request(check["url"], timeout=20)
+    if status != 200:
+        return False, f"{check['url']} answers {status}"
+    found = figures.parse(body.decode(errors="replace"))
+    wrong = figures.faults(found, check["expected"], time.time())
+    return not wrong, "; ".join(wrong) or f"all {check['expected']} GPUs were there a short while ago"
+
+
+def _told(check: Check) -> Answer:
+    """Nothing to look at: the plan knows it, and the verdict shall say it."""
+    return True, check["detail"]
 
 
 def _log_limits(check: Check) -> Answer:
@@ -169,18 +190,22 @@ def _targets(check: Check) -> Answer:
     before: dict[str, str] | None = None
     while True:
         active = _prometheus_json(check["url"] + "/api/v1/targets?state=active")["activeTargets"]
+        # The engines of a drained host may be stopped; that is no news, and nothing to wait for.
+        watched = [t for t in active if t.get("labels", {}).get("host") not in check.get("drained", ())]
         if before is None:
-            before = {t["scrapeUrl"]: t["lastScrape"] for t in active if t["health"] == "down"}
-        pending = [t for t in active if t["health"] == "unknown" or before.get(t["scrapeUrl"]) == t["lastScrape"]]
+            before = {t["scrapeUrl"]: t["lastScrape"] for t in watched if t["health"] == "down"}
+        pending = [t for t in watched if t["health"] == "unknown" or before.get(t["scrapeUrl"]) == t["lastScrape"]]
         if (active and not pending) or time.monotonic() >= deadline:
             break
         time.sleep(2)
     down = [
-        f"{t['scrapePool']} {t['scrapeUrl']}: {t['lastError'] or t['health']}" for t in active if t["health"] != "up"
+        f"{t['scrapePool']} {t['scrapeUrl']}: {t['lastError'] or t['health']}" for t in watched if t["health"] != "up"
     ]
+    resting = sum(t["health"] != "up" for t in active if t not in watched)
     failed = _prometheus_json(check["url"] + "/api/v1/query", "probe_success == 0")["result"]
     down += [f"probe of {row['metric'].get('instance')} fails" for row in failed]
-    return bool(active) and not down, "; ".join(down) or f"{len(active)} targets, all up"
+    good = f"{len(active)} targets, all up" + (f" except {resting} of drained hosts" if resting else "")
+    return bool(active) and not down, "; ".join(down) or good
 
 
 def _rules(check: Check) -> Answer:
@@ -214,6 +239,9 @@ KINDS: Dict[str, Callable[[Check], Answer]] = {
     "unit": _unit,
     "container": _container,
     "completion": _completion,
+    "answers": _answers,
+    "told": _told,
+    "gpu_figures": _gpu_figures,
     "log_limits": _log_limits,
     "disk": _disk,
     "drift": _drift,

@@ -24,6 +24,7 @@ from ansible.module_utils.release_spec import (
 )
 from ansible.module_utils.release_store import Store
 
+AT_REST = ("exited", "created", "dead")
 UP = ("up", "--detach", "--pull", "never", "--remove-orphans")
 
 
@@ -91,6 +92,13 @@ def drift(engines: list[Engine], digests: dict[str, str], docker: Docker) -> tup
     return wrong, starting
 
 
+def running_containers(store: Store, docker: Docker) -> list[str]:
+    """Names of the containers of the release in service that are not at rest."""
+    names = [engine.container for engine in engines_of(store.manifest(store.current()))] if store.current() else []
+    found = docker.containers(names) if names else {}
+    return [name for name, container in found.items() if container.status not in AT_REST]
+
+
 class Transaction:
     """One run on one host."""
 
@@ -124,6 +132,21 @@ class Transaction:
             raise Refused(f"release {number} was changed by hand ({', '.join(bad)}), so it is not what was proved")
         self._require(engines_of(self.store.manifest(number)))
         return self._switch(number, "rolled_back")
+
+    def stop(self) -> Outcome:
+        """Stop the containers of the release in service, each with its own grace. Raises Refused."""
+        number = self.store.current()
+        running = running_containers(self.store, self.docker)
+        if not running:
+            return Outcome("unchanged", number, changed=False)
+        engines = engines_of(self.store.manifest(number))
+        patience = 60 + max(engine.stop_grace for engine in engines)
+        self.store.progress(f"stopping {', '.join(running)}, for at most {patience:.0f} s")
+        self.docker.compose(str(self.store.path(number)), "stop", timeout=patience)
+        left = running_containers(self.store, self.docker)
+        if left:
+            raise Refused(f"{', '.join(left)} did not stop; read 'docker ps' on the host")
+        return Outcome("stopped", number)
 
     def _require(self, engines: list[Engine]) -> None:
         problems = host_problems(engines, self.docker)

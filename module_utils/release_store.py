@@ -87,7 +87,7 @@ class Store:
     def prepared(self, patience: float) -> Iterator[None]:
         """The directories are there and no other run works on them; waits `patience` seconds for one. Raises Busy."""
         _make_directory(self.root)
-        with only_run(self.root / ".lock", str(self.root), patience):
+        with only_run(self.root / ".lock", f"the releases in {self.root}", patience):
             self._prepare()
             yield
 

@@ -106,7 +106,8 @@ def leftovers(params: dict[str, Any], apt: bool) -> list[str]:
     if old and not params["remove_leftovers"]:
         raise Untrusted(
             f"{', '.join(old)}: left by an earlier installation of the repository {params['name']} ({params['url']}),"
-            " whose key it would trust otherwise than here. Nothing was changed: look at it, then remove it."
+            " whose key it would trust otherwise than here. Nothing was changed: look at it, then remove it, or set the"
+            " role's ..._remove_old_sources: true."
         )
     return old
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
+from module_utils.gpu.pci import usable
 from planner import container_toolkit, entries, facts, gpus, mig, watch
-from planner.document import Document, Host, Image, Lock, Model
+from planner.artifacts import Artifacts
+from planner.document import Document, Host, Model
 from planner.engines import Start
 from planner.parse import parse
 from planner.problems import Problem, Problems, report
@@ -62,9 +64,7 @@ class _Maker:
     def __init__(self, document: Document, problems: Problems) -> None:
         self.document = document
         self.problems = problems
-        self.images: dict[str, Image] = {}
-        self.weights: dict[str, Lock] = {}
-        self.placeholders: dict[str, None] = {}
+        self.artifacts = Artifacts(document, problems)
 
     def make(self) -> Plan:
         this = self.document.this
@@ -74,25 +74,30 @@ class _Maker:
         monitoring = self._monitoring(this) if "monitoring" in this.kinds else None
         exporter = self._exporter(this)
         gpu_exporter = self._gpu_exporter(this)
-        images = [entries.image_entry(self.images[key]) for key in sorted(self.images)]
-        disk = facts.disk_needs(self.document, list(self.images.values()), list(self.weights.values()), MODELS_ROOT)
+        expected = watch.gpus_expected(this, self.document.driver, self.document.facts.gpus)
+        images, weights = self.artifacts.images, self.artifacts.weights
+        disk = facts.disk_needs(self.document, list(images.values()), list(weights.values()), MODELS_ROOT)
         facts.check(self.document, disk, self.problems)
-        if self.placeholders:
-            listed = ", ".join(sorted(self.placeholders))
-            self.problems.warn(f"installing would be refused, since these hold placeholders for digests: {listed}")
+        for model in gateway["models"] if gateway else ():
+            if not model["servers"]:
+                self.problems.warn(f"{model['name']} is served by nobody: all its hosts are drained")
+        self.artifacts.warn_of_placeholders()
         return {
             "schema": SCHEMA,
             "host": this.name,
             "kinds": list(this.kinds),
             "engines": engines,
-            "images": images,
-            "weights": [entries.weights_entry(lock) for lock in self.weights.values()],
+            "images": [entries.image_entry(images[key]) for key in sorted(images)],
+            "weights": [entries.weights_entry(lock) for lock in weights.values()],
             "gateway": gateway,
             "monitoring": monitoring,
             "exporter": exporter,
+            "driver": self.document.driver and {**self.document.driver, "count": expected},
+            "gpus_expected": expected,
             "gpu_exporter": gpu_exporter,
             **container_toolkit.entry(this, self._gpus(this)),
             "disk": disk,
+            "drained": {name: asdict(mark) for name, mark in self.document.drained.items()},
             "warnings": list(self.problems.warnings),
         }
 
@@ -137,7 +142,7 @@ class _Maker:
         ports = self._ports(host, checked=True)
         known = self._gpus(host)
         if self.document.facts.gpu_rows:
-            mig.check(host.mig, self.document.facts.gpu_rows, self.problems)
+            mig.check(host.mig, usable(self.document.facts.gpu_rows), self.problems)
         devices = gpus.assign(host.models, known, self.problems, later=self.document.facts_expected, layout=host.mig)
         planned = []
         for model in host.models:
@@ -173,13 +178,13 @@ class _Maker:
 
     def _engine(self, host: Host, model: Model, port: int, devices: tuple[str, ...]) -> dict[str, Any] | None:
         engine = ENGINES.get(model.engine)
-        lock = self._lock(model)
+        lock = self.artifacts.lock(model)
         if engine is None:
             names = ", ".join(sorted(ENGINES))
             why = "this engine is not yet in this release" if model.engine in NOT_YET else "there is no such engine"
             self.problems.add(f"{model.where}.engine", why, f"choose one of: {names}", model.engine)
             return None
-        image = self._image(model.image or engine.image, f"{model.where}.image" if model.image else None)
+        image = self.artifacts.image(model.image or engine.image, f"{model.where}.image" if model.image else None)
         if image is None:
             return None
         mount = f"/models/{model.name}"
@@ -187,7 +192,7 @@ class _Maker:
         if lock is None:
             return None
         facts.check_resources(model, self.document.facts, lock, self.problems, cpu=not devices)
-        self.weights.setdefault(lock.name, replace(lock, repo=lock.repo or model.repo))
+        self.artifacts.weights.setdefault(lock.name, replace(lock, repo=lock.repo or model.repo))
         return {
             "name": model.name,
             "engine": model.engine,
@@ -207,64 +212,9 @@ class _Maker:
             "resources": entries.resources(model, rendered),
             "health": rendered.health,
             "metrics_path": engine.metrics_path,
+            "request_metrics": list(engine.request_metrics),
             "stop_grace_period": rendered.stop_grace_period,
         }
-
-    def _lock(self, model: Model) -> Lock | None:
-        lock = self.document.locks.get(model.name)
-        if lock is None:
-            where = f"redoubt_model_locks.{model.name}"
-            why = "the model has no manifest entry, so its files cannot be verified"
-            self.problems.add(where, why, "add the entry with its revision and files, or remove the model")
-            return None
-        if model.revision is not None and model.revision != lock.revision:
-            why = f"the lock holds revision {lock.revision}"
-            where = f"{model.where}.source.revision"
-            self.problems.add(where, why, "lock this revision or write that one", model.revision)
-        digests = [lock.revision, *(str(file["sha256"]) for file in lock.files)]
-        self._check_placeholders(f"redoubt_model_locks.{model.name}", digests)
-        return lock
-
-    # Images
-
-    def _image(self, key: str, where: str | None = None) -> Image | None:
-        image = self.document.images.get(key)
-        if image is None:
-            place = where or f"redoubt_images.{key}"
-            known = ", ".join(sorted(self.document.images)) or "none"
-            why = f"there is no image `{key}` in redoubt_images (known: {known})"
-            self.problems.add(place, why, "add the image's entry from the lock", key)
-            return None
-        if key not in self.images:
-            self.images[key] = image
-            self._check_image(image)
-        return image
-
-    def _check_image(self, image: Image) -> None:
-        where = f"redoubt_images.{image.key}"
-        source = self.document.sources.get("images", "")
-        if image.digest is None and image.config_digest is None:
-            why = f"{image.ref} is named by tag only, and a tag can be moved"
-            self.problems.add(where, why, "add `digest` (registry) or `config_digest` (archive) from the lock")
-        elif source == "registry" and image.digest is None:
-            why = "a registry is asked by manifest digest, which is missing"
-            self.problems.add(f"{where}.digest", why, "add `digest` from the lock, or bring archives")
-        elif source and source != "registry" and image.archive is None:
-            why = f"redoubt_sources.images is {source}, but the image has no archive"
-            fix = "add `archive` and `archive_sha256`, or use the source `registry`"
-            self.problems.add(f"{where}.archive", why, fix)
-        if image.tag == "latest":
-            self.problems.add(f"{where}.tag", "`latest` says nothing about the version", "write the version", image.tag)
-        self._check_placeholders(where, [image.digest, image.config_digest, image.archive_sha256])
-
-    def _check_placeholders(self, where: str, digests: Sequence[str | None]) -> None:
-        """A digest of one repeated digit stands where a real one is to be written."""
-        if not any(digest and len(set(digest.removeprefix("sha256:"))) == 1 for digest in digests):
-            return
-        if self.document.plan_only:
-            self.placeholders.setdefault(where)
-        else:
-            self.problems.add(where, "it holds placeholders instead of real digests", "make the lock for this site")
 
     # Gateway and monitoring: they need the other hosts' addresses
 
@@ -278,15 +228,22 @@ class _Maker:
                 if engine is None:
                     continue
                 entry = models.setdefault(
-                    model.name, {"name": model.name, "servers": [], "routes": [dict(route) for route in engine.routes]}
+                    model.name,
+                    {
+                        "name": model.name,
+                        "servers": [],
+                        "drained": [],
+                        "routes": [dict(route) for route in engine.routes],
+                    },
                 )
                 if first_engine.setdefault(model.name, model.engine) != model.engine:
                     why = f"another host serves this model with {first_engine[model.name]}"
                     fix = "serve a model with one engine"
                     self.problems.add(f"{model.where}.engine", why, fix, model.engine, server.name)
                 reach = self._reach(server, ports[model.where], "its engine")
-                if reach not in entry["servers"]:
-                    entry["servers"].append(reach)
+                pool = entry["drained" if server.name in self.document.drained else "servers"]
+                if reach not in pool:
+                    pool.append(reach)
         if not models and not self.document.incomplete:
             why = f"{host.name} is a gateway, but no host serves a model"
             self.problems.add("redoubt_models", why, "add a host to the inference group and list a model")
@@ -294,14 +251,14 @@ class _Maker:
 
     def _monitoring(self, host: Host) -> dict[str, Any]:
         wanted = [*MONITORING_IMAGES, *(["grafana"] if "grafana" in self.document.images else [])]
-        images = {key: self._image(key) for key in wanted}
+        images = {key: self.artifacts.image(key) for key in wanted}
         return {
             "images": {"grafana": None} | {key: image.ref if image else None for key, image in images.items()},
             "targets": watch.targets(self.document.hosts, self.document.images, self._reach, self._ports),
         }
 
     def _exporter(self, host: Host) -> dict[str, Any]:
-        image = self._image("node_exporter")
+        image = self.artifacts.image("node_exporter")
         return {"image": image.ref if image else None, "address": host.address, "port": watch.EXPORTER_PORT}
 
     def _gpu_exporter(self, host: Host) -> dict[str, Any] | None:
@@ -310,5 +267,5 @@ class _Maker:
             self.problems.warn(warning)
         if not watch.gpus_watched(host, self.document.images) or (host.gpus is None and seen == 0):
             return None
-        image = self._image(watch.GPU_IMAGE) if host.dcgm_method == "container" else None
+        image = self.artifacts.image(watch.GPU_IMAGE) if host.dcgm_method == "container" else None
         return {"image": image.ref if image else None, "address": host.address, "port": watch.GPU_PORT}

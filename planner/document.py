@@ -22,6 +22,8 @@ The document is a mapping:
     locks: {...}                      # redoubt_model_locks
     sources: {...}                    # redoubt_sources
     facts: {...}                      # see Facts; null = unknown
+    drained: {h2: {since: ..., by: ..., reason: ...}}              # hosts out of the pool; other names are ignored
+    driver: null                      # `expected` of planner.gpu_stack; null = no GPUs, or their driver is not ours
     warnings: []                      # what was noticed while the document was made
 """
 
@@ -29,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from planner.mig import Entry
 
@@ -133,6 +136,15 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Drained:
+    """Why a host is out of the gateways' pool: since when (UTC, ISO 8601), by whom, for what (may be empty)."""
+
+    since: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Document:
     """The whole input for one host's plan."""
 
@@ -147,6 +159,8 @@ class Document:
     facts: Facts
     disk_reserve: int
     docker_root: str
+    drained: Mapping[str, Drained]
+    driver: Mapping[str, Any] | None = None
 
     @property
     def this(self) -> Host:

@@ -39,12 +39,14 @@ class Rendered:
 class Engine(Protocol):
     """What every engine offers; rendering never fails, all mistakes go to `problems`.
 
-    image: its key in redoubt_images unless a model names another; routes: what the gateway may pass.
+    image: its key in redoubt_images unless a model names another; routes: what the gateway may pass;
+    request_metrics: gauges that count requests at work and requests that wait, in this order.
     """
 
     name: str
     image: str
     metrics_path: str
+    request_metrics: Sequence[str]
     routes: Sequence[Mapping[str, object]]
 
     def render(self, start: Start, problems: Problems) -> Rendered:

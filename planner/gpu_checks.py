@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner.container_toolkit import PACKAGES
+from planner.entries import endpoint
 
 
 def checks(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -36,3 +37,16 @@ def checks(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def figures(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the check of what Prometheus is told about the GPUs."""
+    exporter = plan["exporter"]
+    return {
+        "id": "gpus.figures",
+        "kind": "gpu_figures",
+        "url": f"http://{endpoint(exporter['address'], exporter['port'])}/metrics",
+        "expected": plan["gpus_expected"],
+        "remedy": "Look at the checks gpu.* and at 'systemctl status redoubt-gpu-figures'; the monitoring playbook"
+        " installs it. If a GPU was taken out on purpose, change preflight_gpus.",
+    }

@@ -1,4 +1,4 @@
-"""One host's variables: what is wrong with them before any host is asked, and the planner's document from them."""
+"""One host's variables: what is wrong with them before any host is asked."""
 
 from __future__ import annotations
 
@@ -132,24 +132,6 @@ def not_asked(host: str, names: Iterable[str]) -> Problem:
     """Return the problem of another host whose variables need facts that this run does not gather."""
     why = f"{', '.join(sorted(names))} needs facts of the host, which is not part of this run"
     return Problem(f"variables of {host}", why, "write the values into the inventory, or run for all hosts")
-
-
-def host_entry(values: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
-    """Return the planner's description of a host from its variables."""
-    names = values.get("gateway_server_names")
-    return {
-        "kinds": list(kinds),
-        "address": values.get("redoubt_private_address", "127.0.0.1"),
-        "models": values.get("redoubt_models") or [],
-        "gpus": values.get("preflight_gpus"),
-        "dcgm_method": values.get("dcgm_method"),
-        "mig": values.get("nvidia_mig_layout"),
-        "legacy_runtime": values.get("nvidia_container_toolkit_legacy_runtime", False),
-        "gateway": {
-            "server_name": names[0] if isinstance(names, list) and names else None,
-            "https_port": values.get("gateway_https_port", 443),
-        },
-    }
 
 
 def sources(raw: object) -> list[Problem]:

@@ -5,8 +5,8 @@ A layout is the operator's list, each GPU named once:
     - gpus: all                        # or a list of places on the PCI bus, from 0
       devices: {1g.10gb: 7}            # profile: number; {} leaves the GPU whole, with MIG off
 
-GPUs that no entry names are left as they are. Devices are named as CDI names them: "3" is a whole GPU, "3:0" the first
-MIG device of GPU 3.
+GPUs that no entry names are whole. Devices are named as CDI names them: "3" is a whole GPU, "3:0" the first MIG device
+of GPU 3. GPUs that another driver than NVIDIA's holds (vfio-pci) are not counted, as NVIDIA's tools do not count them.
 
 Profiles and their numbers: NVIDIA MIG user guide of R580, "Supported MIG profiles". Device ids, and the profiles of
 H100 NVL, H20 and GH200: NVIDIA/mig-parted v0.15, deployments/systemd/config-default.yaml. Variants of a profile
@@ -157,7 +157,7 @@ def names(layout: Sequence[Entry], known: int | tuple[str, ...]) -> tuple[str, .
 
 
 def check(layout: Sequence[Entry], gpus: Sequence[Mapping[str, Any]], problems: Problems) -> None:
-    """Note what the host's GPUs (rows of gpu_facts, in bus order) cannot do."""
+    """Note what the host's GPUs (rows of gpu_facts that can be used, in bus order) cannot do."""
     for gpu, devices in sorted(wanted(layout, len(gpus)).items()):
         place = f"nvidia_mig_layout, GPU {gpu}"
         if gpu >= len(gpus):
@@ -199,10 +199,11 @@ def _check_one(place: str, gpu: Mapping[str, Any], devices: Mapping[str, int], p
 
 
 def parts(layout: Sequence[Entry], count: int) -> list[dict[str, Any]]:
-    """Return the list that mig-parted applies, an entry for each GPU that the layout names."""
+    """Return the list for mig-parted, an entry for each of the GPUs: its `assert` fails where it does not name one."""
+    named = wanted(layout, count)
     return [
-        {"devices": [gpu], "mig-enabled": True, "mig-devices": dict(devices)}
-        if devices
+        {"devices": [gpu], "mig-enabled": True, "mig-devices": dict(named[gpu])}
+        if named.get(gpu)
         else {"devices": [gpu], "mig-enabled": False}
-        for gpu, devices in sorted(wanted(layout, count).items())
+        for gpu in range(count)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from planner import fields, mig
-from planner.document import DOCKER_ROOT, KINDS, Document, Facts, Gpus, Host, Image, Lock, Model, Resources
+from planner.document import DOCKER_ROOT, KINDS, Document, Drained, Facts, Gpus, Host, Image, Lock, Model, Resources
 from planner.problems import Problems
 
 
@@ -41,6 +41,8 @@ def parse(raw: Mapping[str, object], problems: Problems) -> Document | None:
         facts=_facts(raw.get("facts")),
         disk_reserve=reserve if isinstance(reserve, int) else 0,
         docker_root=root if isinstance(root, str) and root else DOCKER_ROOT,
+        drained=_drained(raw.get("drained"), {host.name for host in hosts}),
+        driver=driver if isinstance(driver := raw.get("driver"), Mapping) else None,
     )
 
 
@@ -180,6 +182,16 @@ def _locks(raw: Mapping[str, object], problems: Problems) -> dict[str, Lock]:
         repo = fields.text(entry, "repo", where, problems, pattern=fields.REPO, optional=True)
         locks[str(name)] = Lock(str(name), revision, licence or "unknown", total_size, files, repo)
     return locks
+
+
+def _drained(raw: object, hosts: set[str]) -> dict[str, Drained]:
+    """The marks of hosts that this document describes; a host that left the inventory may have left a mark behind."""
+    marks = raw if isinstance(raw, Mapping) else {}
+    return {
+        name: Drained(*(str(mark.get(key, "")) for key in ("since", "by", "reason")))
+        for name, mark in sorted(marks.items())
+        if name in hosts and isinstance(mark, Mapping)
+    }
 
 
 def _facts(raw: object) -> Facts:

@@ -11,6 +11,9 @@ from planner.facts import size
 def lines(plan: Mapping[str, Any]) -> list[str]:
     """Return the plan of one host as text: what it is, its engines, what it fetches, whom it watches, warnings."""
     result = [f"{plan['host']}: {', '.join(plan['kinds']) or 'no part in the service'}"]
+    own = plan["drained"].get(plan["host"])
+    if own:
+        result.append(f"  {since(own)}: out of the pool, its engines are left as they are")
     rows: list[tuple[str, ...]] = [("model", "engine", "runs on", "address", "context", "weights", "limits")]
     rows += [_engine(engine, plan) for engine in plan["engines"]]
     if len(rows) > 1:
@@ -19,7 +22,9 @@ def lines(plan: Mapping[str, Any]) -> list[str]:
             result.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if plan["gateway"] is not None:
         for model in plan["gateway"]["models"]:
-            result.append(f"  gateway: {model['name']} -> {', '.join(model['servers'])}")
+            drained = f"; drained: {', '.join(model['drained'])}" if model["drained"] else ""
+            result.append(f"  gateway: {model['name']} -> {', '.join(model['servers']) or 'nobody'}{drained}")
+        result += [f"  gateway: {name} is {since(mark)}" for name, mark in plan["drained"].items()]
     if plan["monitoring"] is not None:
         targets = plan["monitoring"]["targets"]
         counts = ", ".join(f"{len(targets[kind])} {kind}" for kind in ("engines", "hosts", "gateways"))
@@ -27,11 +32,21 @@ def lines(plan: Mapping[str, Any]) -> list[str]:
             counts += f", GPUs of {len(targets['gpus'])} hosts"
         grafana = "with Grafana" if plan["monitoring"]["images"]["grafana"] else "without Grafana"
         result.append(f"  monitoring: {counts}, {grafana}")
+    if plan["driver"]:
+        driver = plan["driver"]
+        fabric = " with NVLink fabric" if driver["fabric"] else ""
+        result.append(f"  driver: {driver['driver']} ({driver['flavour']}) for {len(driver['gpus'])} GPUs{fabric}")
     for need in plan["disk"]:
         if need["needed_bytes"]:
             result.append(f"  disk: {need['path']} {size(need['needed_bytes'])} to write")
     result += [f"  warning: {warning}" for warning in plan["warnings"]]
     return result
+
+
+def since(mark: Mapping[str, str]) -> str:
+    """Return the mark of a drained host as words."""
+    reason = f" ({mark['reason']})" if mark["reason"] else ""
+    return f"drained since {mark['since']} by {mark['by']}{reason}"
 
 
 def _engine(engine: Mapping[str, Any], plan: Mapping[str, Any]) -> tuple[str, ...]:

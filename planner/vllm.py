@@ -59,6 +59,7 @@ class Vllm:
     name = "vllm"
     image = "vllm"
     metrics_path = "/metrics"
+    request_metrics: Sequence[str] = ("vllm:num_requests_running", "vllm:num_requests_waiting")
     routes: Sequence[Mapping[str, object]] = _ROUTES
 
     def render(self, start: Start, problems: Problems) -> Rendered:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from planner.document import Host, Image, Model
+from planner.problems import Problem
 from planner.registry import ENGINES
 
 EXPORTER_PORT = 9100
@@ -42,6 +43,28 @@ def gpu_warnings(host: Host, images: Mapping[str, Image], seen: int | None) -> l
     if host.gpus is None and seen == 0:
         return [f"{host.name} has no GPU, but monitoring looks for its DCGM exporter: set preflight_gpus: 0"]
     return []
+
+
+def dcgm_problems(driver_version: str, method: str | None, package_version: str | None) -> list[Problem]:
+    """What is wrong where two roles install DCGM: the driver's, in `driver_version` (empty = not at all), and dcgm."""
+    plain = (package_version or "").rpartition(":")[2].partition("-")[0]
+    if method != "package" or not driver_version or not plain or plain == driver_version:
+        return []
+    why = f"the driver's packages bring DCGM {driver_version} (nvidia_driver_dcgm_version) and hold it"
+    fix = 'write one version into both, or nvidia_driver_dcgm_version: ""'
+    return [Problem("dcgm_package_version", why, fix, package_version)]
+
+
+def gpus_expected(host: Host, driver: Mapping[str, Any] | None, seen: int | None) -> int:
+    """How many GPUs a host that serves should have: preflight_gpus, else those on its bus that are for its driver.
+
+    driver: the plan's `driver`; seen: NVIDIA GPUs on the bus, None = not asked.
+    """
+    if "inference" not in host.kinds:
+        return 0
+    if host.gpus is not None:
+        return host.gpus if isinstance(host.gpus, int) else len(host.gpus)
+    return len(driver["gpus"]) if driver else seen or 0
 
 
 def targets(

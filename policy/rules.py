@@ -38,6 +38,7 @@ class Plan:
 
     routes: dict[str, dict[str, Any]]
     servers: dict[str, set[str]]
+    drained: dict[str, set[str]]
     allowed: set[str]
     includes: set[str]
 
@@ -135,9 +136,13 @@ def _upstreams(root: Node, plan: Plan) -> Iterator[str]:
     for node in root.walk():
         if node.name != "upstream":
             continue
-        known = plan.servers.get(node.args[0])
+        known = plan.servers.get(node.args[0], set())
+        drained = plan.drained.get(node.args[0], set())
         for server in node.find("server"):
-            if known is None or server.args[0] not in known:
+            if server.args[0] in drained:
+                if "down" not in server.args[1:]:
+                    yield _at(server, f"server {server.args[0]} of {node.args[0]} is drained, so it must be down")
+            elif server.args[0] not in known:
                 yield _at(server, f"server {server.args[0]} of {node.args[0]} is not in the plan")
 
 
@@ -273,6 +278,7 @@ def breaches(
     plan = Plan(
         routes={route["path"]: route for route in routes},
         servers={f"redoubt_{index}": set(model["servers"]) for index, model in enumerate(models)},
+        drained={f"redoubt_{index}": set(model.get("drained", [])) for index, model in enumerate(models)},
         allowed={str(item) for item in allowed_cidrs},
         includes=set(includes),
     )

@@ -28,6 +28,8 @@ typedef struct { unsigned version; unsigned char cluster[16]; int status; unsign
                  unsigned health; unsigned char summary; } fabric_v3;
 struct device { char line[512]; char *field[FIELDS]; int index; struct device *parent; };
 
+typedef struct { unsigned id, scope; long long time, took; int type, code; u64 value; } field_value;
+
 static struct device gpus[MAX], migs[MAX];
 static int gpu_count, mig_count, users;
 static char driver[80];
@@ -210,10 +212,30 @@ int nvmlDeviceGetMemoryInfo(struct device *d, memory_v1 *out) {
 
 int nvmlDeviceGetPersistenceMode(struct device *d, int *out) { ASK_GPU(d); *out = is(d, PERSISTENCE); return OK; }
 int nvmlDeviceGetEccMode(struct device *d, int *now, int *pending) { ASK_GPU(d); *now = *pending = is(d, ECC); return OK; }
+int nvmlDeviceGetComputeMode(struct device *d, int *out) { ASK_GPU(d); *out = 0; return OK; }
 int nvmlDeviceGetTemperature(struct device *d, int sensor, unsigned *out) { (void)sensor; ASK_GPU(d); *out = 30; return OK; }
 int nvmlDeviceGetPowerUsage(struct device *d, unsigned *out) { ASK_GPU(d); *out = 70000; return OK; }
 int nvmlDeviceGetUtilizationRates(struct device *d, utilization *out) { ASK_GPU(d); out->gpu = out->memory = 0; return OK; }
 int nvmlDeviceGetComputeRunningProcesses_v3(struct device *d, unsigned *count, void *out) { (void)out; ASK(d); *count = 0; return OK; }
+
+/* By the first two digits of the PCI device id: those of the lab's descriptions. */
+int nvmlDeviceGetCudaComputeCapability(struct device *d, int *major, int *minor) {
+    ASK_GPU(d);
+    unsigned family = strtoul(d->field[PCI_ID], NULL, 16) >> 24;
+    int found = family == 0x20 ? 80 : family == 0x26 ? 89 : family == 0x23 ? 90 : family == 0x29 ? 100 : 0;
+    *major = found / 10, *minor = found % 10;
+    return found ? OK : NOT_SUPPORTED;
+}
+
+/* The one field that is known here is 230, what the GPU needs to recover: 0, nothing. */
+int nvmlDeviceGetFieldValues(struct device *d, int count, field_value *values) {
+    ASK_GPU(d);
+    for (int i = 0; i < count; i++) {
+        values[i].code = values[i].id == 230 ? OK : NOT_SUPPORTED;
+        values[i].value = 0;
+    }
+    return OK;
+}
 
 /* kind 1 is uncorrected; the stub knows no corrected errors. */
 int nvmlDeviceGetTotalEccErrors(struct device *d, int kind, int counter, u64 *out) {

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ansible.module_utils.run_lock import Busy
+
 SHOWN = 20
 
 
@@ -35,6 +37,8 @@ def answer(module: Any, run: Callable[[dict[str, Any], bool], dict[str, Any]], p
     start = time.monotonic()
     try:
         result = run(module.params, module.check_mode)
+    except Busy as busy:
+        module.fail_json(msg=str(busy), lock_holder=busy.holder)
     except Refusal as refusal:
         module.fail_json(msg=str(refusal))
     except OSError as error:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible.module_utils.run_lock import Busy, only_run
+from ansible.module_utils.run_lock import only_run
 
 from .blobs import Blobs, sync_folder
 from .errors import Refusal
@@ -81,12 +81,9 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """No other run works on the models; waits for one that does. Raises Refusal."""
-        try:
-            with only_run(self.state / ".lock", str(self.models), self.patience):
-                yield
-        except Busy as busy:
-            raise Refusal(str(busy)) from busy
+        """No other run works on the models; waits for one that does. Raises Busy."""
+        with only_run(self.state / ".lock", f"the models in {self.models}", self.patience):
+            yield
 
     def clear_staging(self, model: Model, ledger: Ledger) -> None:
         """Remove from a staged revision what its manifest does not list; make its folders."""

@@ -31,11 +31,10 @@ def cdi(check: Check) -> Answer:
 def one_version(check: Check) -> Answer:
     """Whether all packages are installed, in one version."""
     host = running()
-    answer = host.run("dpkg-query", "-W", "-f=${Package} ${Version}\n", *check["packages"]) or host.run(
-        "rpm", "-q", "--qf=%{NAME} %{VERSION}-%{RELEASE}\n", *check["packages"]
-    )
+    debian, rpm = "-f=${Package} ${Version} ${db:Status-Status}\n", "--qf=%{NAME} %{VERSION}-%{RELEASE} installed\n"
+    answer = host.run("dpkg-query", "-W", debian, *check["packages"]) or host.run("rpm", "-q", rpm, *check["packages"])
     words = [line.split() for line in (answer.text if answer else "").splitlines()]
-    rows = {row[0]: row[1] for row in words if len(row) == 2}
+    rows = {row[0]: row[1] for row in words if len(row) == 3 and row[2] == "installed"}
     missing = [name for name in check["packages"] if name not in rows]
     if missing:
         return False, f"not installed: {', '.join(missing)}"

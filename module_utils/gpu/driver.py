@@ -26,6 +26,9 @@ EFI = "/sys/firmware/efi"
 # The vendor part is the GUID of EFI's global variables (UEFI specification, "Globally defined variables").
 SECURE_BOOT = f"{EFI}/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 REBOOT = "/run/reboot-required"
+# Debian's own packages keep several branches beside each other; this link leads to the folder of the chosen one, whose
+# name the module's file has too: nvidia-current-open.ko.
+ALTERNATIVE = "/etc/alternatives/nvidia"
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -41,6 +44,7 @@ def driver(host: Host) -> dict[str, Any]:
     installed, license_name = _modinfo(host)
     libraries = _libraries(host)
     return {
+        "kernel": host.read("/proc/sys/kernel/osrelease"),
         "loaded": loaded,
         "loaded_flavour": (OPEN if "Open Kernel Module" in told else PROPRIETARY) if match else None,
         "installed": installed,
@@ -74,6 +78,9 @@ def reboot(host: Host, found: dict[str, Any]) -> dict[str, Any]:
 def _modinfo(host: Host) -> tuple[Optional[str], str]:
     """Version and license of the module that `modprobe nvidia` would load now."""
     answer = host.run("modinfo", "nvidia")
+    chosen = host.link_name(ALTERNATIVE)
+    if answer is not None and answer.code != 0 and chosen:
+        answer = host.run("modinfo", f"nvidia-{chosen}")
     lines = answer.text.splitlines() if answer is not None else []
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     return fields.get("version", "").strip() or None, fields.get("license", "").strip()

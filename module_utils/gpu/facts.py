@@ -11,7 +11,6 @@ from .host import Host
 def gather(host: Host) -> dict[str, Any]:
     """The facts that gpu_facts documents."""
     found = pci.devices(host)
-    gpus = pci.gpus(host, found or [])
     nvidia = driver.driver(host)
     above = {
         "toolkit": toolkit.toolkit(host, nvidia["loaded"]),
@@ -20,13 +19,25 @@ def gather(host: Host) -> dict[str, Any]:
         "fabric_manager": toolkit.fabric_manager_version(host),
     }
     # Last, since it may use up the time: a GPU that hangs holds nvidia-smi.
-    report = smi.ask(host)
+    shown = cards(host, found or [])
     return {
         "pci": found is not None,
-        "gpus": [merge(gpu, report) for gpu in gpus],
         "nvswitches": pci.nvswitches(host, found or []),
-        "nvlink_management": pci.management(host, found or []) if gpus else [],
+        "nvlink_management": pci.management(host, found or []) if shown["gpus"] else [],
         "driver": nvidia,
+        **shown,
+        "secure_boot": driver.secure_boot(host),
+        "reboot": driver.reboot(host, nvidia),
+        **above,
+    }
+
+
+def cards(host: Host, found: list[pci.Device]) -> dict[str, Any]:
+    """The parts `gpus` and `smi` of the document: the GPUs of the bus, and what nvidia-smi says of them."""
+    gpus = pci.gpus(host, found)
+    report = smi.ask(host)
+    return {
+        "gpus": [merge(gpu, report) for gpu in gpus],
         "smi": {
             "installed": report.installed,
             "driver": report.driver,
@@ -35,9 +46,6 @@ def gather(host: Host) -> dict[str, Any]:
             # What nvidia-smi knows and the bus does not: a GPU that left the bus since the driver took it.
             "off_bus": sorted({*report.rows, *report.lost} - {gpu["address"] for gpu in gpus}),
         },
-        "secure_boot": driver.secure_boot(host),
-        "reboot": driver.reboot(host, nvidia),
-        **above,
     }
 
 

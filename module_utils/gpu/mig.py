@@ -33,6 +33,21 @@ def differing(gpus: list[dict[str, Any]], parts: list[dict[str, Any]]) -> list[i
     return found
 
 
+def disturbed(gpus: list[dict[str, Any]], parts: list[dict[str, Any]], indexes: list[int]) -> list[int]:
+    """The GPUs that must be idle while those of `indexes` become as `parts` wants them.
+
+    Ampere's GPUs are reset when MIG is switched on or off, and mig-parted resets all GPUs of a host at once; from
+    Hopper on nothing is reset (NVIDIA MIG user guide, "Enable MIG mode").
+    """
+    wanted = {index: part["mig-enabled"] for part in parts for index in part["devices"]}
+    reset = any(
+        gpu["generation"] == "Ampere" and bool(gpu["mig"]) != wanted.get(gpu["index"])
+        for gpu in gpus
+        if gpu["index"] in indexes
+    )
+    return sorted(gpu["index"] for gpu in gpus if gpu["index"] is not None) if reset else indexes
+
+
 def container_users(inspected: list[dict[str, Any]], gpus: list[dict[str, Any]]) -> list[User]:
     """The containers among those that docker inspect tells of that were given GPUs."""
     users = []

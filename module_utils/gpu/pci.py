@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Optional, TypeVar
 
 from .host import Host
 from .ids import NVIDIA, NVSWITCHES, UNKNOWN, identify
@@ -11,12 +12,17 @@ DEVICES = "/sys/bus/pci/devices"
 # VGA controller and 3D controller. A virtual function of vGPU is of the same class; `physfn` tells it.
 GPU_CLASSES = ("0300", "0302")
 BRIDGE_CLASS = "0680"
+# Drivers that may hold a GPU that is to be ours; another one (vfio-pci) gives it to a virtual machine.
+OURS = (None, "nvidia", "nouveau")
 # The switches of a B200 or B300 baseboard are no PCI devices. They are managed over InfiniBand functions (15b3:1021),
 # which only their vital product data tell from network cards of the same id (NVIDIA Fabric Manager user guide).
 MELLANOX = "15b3"
 INFINIBAND_CLASS = "0207"
 MANAGEMENT_MARK = b"SW_MNG"
 VPD_BYTES = 4096
+
+
+Row = TypeVar("Row", bound=Mapping[str, Any])
 
 
 class Device(NamedTuple):
@@ -53,9 +59,14 @@ def devices(host: Host) -> Optional[list[Device]]:
 
 
 def count_gpus(host: Host) -> Optional[int]:
-    """The number of NVIDIA display controllers; None where there is no PCI bus."""
+    """The number of NVIDIA's GPUs that can be used here; None where there is no PCI bus."""
     found = devices(host)
-    return None if found is None else sum(_is_gpu(one) for one in found)
+    return None if found is None else len(usable(gpus(host, found)))
+
+
+def usable(rows: Sequence[Row]) -> list[Row]:
+    """Those of the GPUs that no other driver holds: NVIDIA's tools number these, from 0 in bus order."""
+    return [row for row in rows if row["bound"] in OURS]
 
 
 def gpus(host: Host, found: list[Device]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVER_NAME = "redoubt.lab"
 MODEL = "smollm2-135m-instruct"
+#: A shell command whose output changes when a host's packages or files do.
+FINGERPRINT = "dpkg-query -W | sha256sum; find /etc /opt /srv /usr/local -xdev | sort | sha256sum"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -64,17 +66,19 @@ class Site:
         """Address of the host that serves."""
         return str(self.hosts[self.main].address)
 
-    def write(self, hostvars: dict[str, dict[str, Any]]) -> None:
-        """Write the inventory: the demo's group variables, this site's hosts, a key made for the run."""
+    def write(
+        self, hostvars: dict[str, dict[str, Any]], example: str = "demo", more: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the inventory: an example's group variables, this site's hosts, a key made for the run, `more`."""
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "demo/keys").mkdir(parents=True)
-        (self.folder / "group_vars").symlink_to(REPOSITORY / "inventories/demo/group_vars")
+        (self.folder / "group_vars").symlink_to(REPOSITORY / f"inventories/{example}/group_vars")
         key_file = self.folder / "demo/keys/demo.key"
         key_file.touch(mode=0o600)
         key_file.write_text(self.key + "\n")
         groups = ("gateways", "inference", "monitoring")
         variables = {**hostvars[self.main], "demo_folder": str(self.folder / "demo")}
-        variables["redoubt_verdict_file"] = str(self.folder / "verdict.json")
+        variables |= {"redoubt_verdict_file": str(self.folder / "verdict.json"), **(more or {})}
         document = {"all": {"children": {g: {"hosts": {self.main: variables}} for g in groups}}}
         (self.folder / "hosts.json").write_text(json.dumps(document, indent=2))
 
@@ -118,6 +122,11 @@ class Site:
         if check and done.returncode:
             raise AssertionError(f"on {name}: {command!r} ended with {done.returncode}: {done.stderr.decode()}")
         return done.stdout.decode(errors="replace")
+
+    def fetch(self, url: str) -> Any:
+        """A JSON document that only the host itself can see, such as Prometheus' answer."""
+        code = f"import urllib.request as u; print(u.urlopen('{url}').read().decode())"
+        return json.loads(self.on(self.main, f'python3 -c "{code}"'))
 
     def send(self, name: str, file: Path, path: str) -> None:
         """Copy a file to a lab host."""

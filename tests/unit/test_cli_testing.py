@@ -47,6 +47,14 @@ def test_a_broken_pytest_is_a_failure(tmp_path: Path) -> None:
     assert counts_of(xml, 1)[0] == Counts(passed=1, failed=1)
 
 
+def test_a_file_that_skips_itself_says_why() -> None:
+    said = "(&#x27;/x/test_machine.py&#x27;, 30, &#x27;Skipped: no NVIDIA GPU&#x27;)"
+    case = f"<testcase name='tests.gpu'><skipped message='collection skipped'>{said}</skipped></testcase>"
+    counts, cases = read(f"<testsuite>{case}</testsuite>")
+    assert counts == Counts(skipped=1)
+    assert [(one.name, one.message) for one in cases] == [("tests.gpu", "no NVIDIA GPU")]
+
+
 def test_counts_add_up_to_the_closing_line() -> None:
     assert (Counts(2, 0) + Counts(1, 1)).line() == "3 passed, 1 failed"
     assert (Counts(2) + Counts(skipped=4)).line() == "2 passed, 0 failed, 4 skipped"
@@ -54,7 +62,7 @@ def test_counts_add_up_to_the_closing_line() -> None:
 
 def test_tiers() -> None:
     assert [c.tier for c in choose([], quick=True, slow=False)] == ["lint", "unit"]
-    assert [c.tier for c in choose([], quick=False, slow=False)] == ["lint", "unit", "molecule", "e2e"]
+    assert [c.tier for c in choose([], quick=False, slow=False)] == ["lint", "unit", "molecule", "e2e", "gpu"]
     assert [c.tier for c in choose([], quick=False, slow=True)][-1] == "bench"
     only = ["unit:b", "lint:mypy", "unit:a", "lint"]
     assert choose(only, quick=False, slow=False) == [Choice("lint"), Choice("unit", ("b", "a"))]

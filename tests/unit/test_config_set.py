@@ -161,9 +161,28 @@ def test_two_runs_on_one_set_do_not_work_beside_each_other(tmp_path: Path, me: d
         result = run(tmp_path, **call)
         assert run(tmp_path, check=True, **call)["changed"] is True
     assert result["failed"] is True
-    assert f"another run (process {os.getpid()}) is working on demo" in result["msg"]
+    assert f"another run (process {os.getpid()} of " in result["msg"]
+    assert "is working on the configuration of demo on this host; let it end" in result["msg"]
     assert not target.exists()
     assert run(tmp_path, **call)["changed"] is True
+
+
+def test_only_units_that_are_not_enabled_are_enabled(
+    tmp_path: Path, me: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`systemctl enable` reloads systemd even where it has nothing to do, and a reload takes GPUs from containers."""
+    log = tmp_path / "asked"
+    program = tmp_path / "bin/systemctl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$*" >> {log}\n[ "$1" != is-enabled ] || [ "$3" = enabled.service ]\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    files = [{"path": str(tmp_path / "app.conf"), "content": "1\n", **me}]
+    assert run(tmp_path, files=files, units=["enabled.service"])["changed"] is True
+    assert log.read_text() == "is-enabled --quiet enabled.service\n"
+    log.unlink()
+    assert run(tmp_path, files=files, units=["enabled.service", "new.service"])["changed"] is True
+    assert log.read_text().splitlines()[-1] == "enable --quiet new.service"
 
 
 def test_unwanted_paths_go_and_links_come(tmp_path: Path, me: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from ansible.module_utils.artifacts.image_list import (
     parse_images,
     record,
 )
-from ansible.module_utils.run_lock import only_run
+from ansible.module_utils.run_lock import Busy, only_run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -200,6 +200,6 @@ def test_a_second_run_does_not_bring_images_beside_the_first(tmp_path: Path, mon
     assert module.run(parameters, False)["changed"] is False
     with (
         only_run(tmp_path / "state/.images.lock", "it", 0),
-        pytest.raises(Refusal, match=r"another run .* is working on the container images"),
+        pytest.raises(Busy, match=r"another run .* is working on the container images"),
     ):
         module.run(parameters, False)

@@ -36,7 +36,8 @@ class StubExporter(BaseHTTPRequestHandler):
         """Answer with the metrics page."""
         profiling, name, job = self.path.strip("/").split("/")
         listed = stub_dcgm.counters(profiling=profiling == "all")
-        text = stub_dcgm.exposition(listed, CARDS[name]) if job == "gpu" else FACTS
+        looked = f"redoubt_gpu_looked_seconds {time.time():.0f}\n"
+        text = stub_dcgm.exposition(listed, CARDS[name]) if job == "gpu" else FACTS + looked
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4")
         self.end_headers()

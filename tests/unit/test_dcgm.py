@@ -16,6 +16,7 @@ from filter_plugins.doctor import doctor_outside_checks
 from lab import stub_dcgm
 from planner import plan
 from planner.table import lines
+from planner.watch import dcgm_problems
 from tests.support.plan_documents import document, host, images, model
 
 ROLE = Path(__file__).parents[2] / "roles/dcgm"
@@ -56,6 +57,12 @@ def test_the_container_is_locked_in() -> None:
     assert found["deploy"]["resources"]["reservations"]["devices"] == [
         {"driver": "cdi", "device_ids": ["nvidia.com/gpu=all"], "capabilities": ["gpu"]}
     ]
+
+
+def test_nothing_lies_over_what_cdi_mounts() -> None:
+    """Docker mounts a tmpfs after CDI's mounts, such as the sockets of the driver's services below /run."""
+    paths = [entry.partition(":")[0] for entry in service()["tmpfs"]]
+    assert [path for path in paths if path.startswith(("/run", "/var/run", "/usr", "/dev", "/etc"))] == []
 
 
 def test_without_profiling_there_is_no_capability() -> None:
@@ -184,3 +191,22 @@ def test_the_doctor_looks_at_the_port_from_outside() -> None:
     }
     (closed,) = [check for check in doctor_outside_checks(planned, settings) if check["id"] == "ports.closed"]
     assert "192.0.2.1:9400" in closed["addresses"]
+
+
+@pytest.mark.parametrize(
+    ("driver_version", "method", "package_version", "refused"),
+    [
+        ("4.6.0", "package", "1:4.5.3-1", True),
+        ("4.6.0", "package", "1:4.6.0-1", False),
+        ("4.6.0", "package", "4.6.0", False),
+        ("", "package", "1:4.5.3-1", False),
+        ("4.6.0", "container", "1:4.5.3-1", False),
+        ("4.6.0", "package", "", False),  # the role refuses that itself
+        ("4.6.0", None, None, False),
+    ],
+)
+def test_two_roles_cannot_want_two_versions(
+    driver_version: str, method: str | None, package_version: str | None, refused: bool
+) -> None:
+    found = dcgm_problems(driver_version, method, package_version)
+    assert [problem.where for problem in found] == ["dcgm_package_version"] * refused

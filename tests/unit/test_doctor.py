@@ -48,7 +48,7 @@ PLAN: dict[str, Any] = {
         }
     ],
     "weights": [{"name": "m", "revision": "0" * 40, "files": []}],
-    "gateway": {"models": [{"name": "m"}]},
+    "gateway": {"models": [{"name": "m", "servers": ["127.0.0.1:8101"]}]},
     "monitoring": {"images": {}},
 }
 EMPTY: dict[str, Any] = {"engines": [], "weights": [], "gateway": None, "monitoring": None}

@@ -61,16 +61,24 @@ def test_cdi(h100: GpuHost) -> None:
 
 
 def test_one_version(h100: GpuHost) -> None:
-    rows = [f"{name} 1.20.0-1" for name in PACKAGES]
+    rows = [f"{name} 1.20.0-1 installed" for name in PACKAGES]
     check = {"packages": list(PACKAGES)}
     h100.says("dpkg-query", "\n".join(rows))
     assert checks.one_version(check) == (True, "4 packages in version 1.20.0-1")
-    h100.says("dpkg-query", "\n".join([*rows[:3], f"{PACKAGES[3]} 1.19.0-1"]))
+    h100.says("dpkg-query", "\n".join([*rows[:3], f"{PACKAGES[3]} 1.19.0-1 installed"]))
     ok, detail = checks.one_version(check)
     assert not ok
     assert "libnvidia-container1 1.19.0-1" in detail
     h100.says("dpkg-query", "\n".join([*rows[:3], f"dpkg-query: no packages found matching {PACKAGES[3]}"]))
     assert checks.one_version(check) == (False, "not installed: libnvidia-container1")
+    # Removed, but its configuration is still there.
+    h100.says("dpkg-query", "\n".join([*rows[:3], f"{PACKAGES[3]} 1.20.0-1 config-files"]))
+    assert checks.one_version(check) == (False, "not installed: libnvidia-container1")
+
+
+def test_one_version_of_rpm(h100: GpuHost) -> None:
+    h100.says("rpm", "\n".join(f"{name} 1.20.0-1 installed" for name in PACKAGES[:3]))
+    assert checks.one_version({"packages": list(PACKAGES)}) == (False, "not installed: libnvidia-container1")
 
 
 def test_mig(h100: GpuHost) -> None:

@@ -103,6 +103,13 @@ def test_what_is_not_a_gpu(tmp_path: Path) -> None:
     assert count_gpus(Host(str(host.root))) == 2
 
 
+def test_a_gpu_given_to_a_virtual_machine_is_seen_but_not_counted(tmp_path: Path) -> None:
+    host = GpuHost(tmp_path, "2xL40S-PCIe")
+    (host.root / f"{DEVICES}/0000:17:00.0/driver").symlink_to("/sys/bus/pci/drivers/vfio-pci")
+    assert [gpu["bound"] for gpu in host.facts()["gpus"]] == ["vfio-pci", None]
+    assert count_gpus(Host(str(host.root))) == 1
+
+
 def test_a_network_card_of_the_same_id_manages_no_switch(tmp_path: Path) -> None:
     host = GpuHost(tmp_path, "8xB200")
     host.file(f"{DEVICES}/0000:05:00.0/vpd", "an adapter card")

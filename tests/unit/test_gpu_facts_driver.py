@@ -93,6 +93,19 @@ def test_proprietary_module(h100: GpuHost) -> None:
     assert (driver["installed"], driver["installed_flavour"]) == (OTHER, "proprietary")
 
 
+def test_module_under_debians_name(h100: GpuHost) -> None:
+    chosen = "/usr/lib/nvidia/current-open"
+    h100.command(
+        "modinfo",
+        f'[ "$1" = nvidia-current-open ] || exit 1; echo "version: {OTHER}"; echo "license: Dual MIT/GPL"',
+        "Debian's own package",
+    )
+    assert h100.facts()["driver"]["installed"] is None
+    h100.file("etc/alternatives/README", "")
+    (h100.root / "etc/alternatives/nvidia").symlink_to(chosen)
+    assert [h100.facts()["driver"][key] for key in ("installed", "installed_flavour")] == [OTHER, "open"]
+
+
 def test_modinfo_knows_no_module(h100: GpuHost) -> None:
     h100.says("modinfo", "modinfo: ERROR: Module nvidia not found.", 1)
     driver = h100.facts()["driver"]

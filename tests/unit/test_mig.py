@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from filter_plugins.mig import mig_parts, mig_refusal
-from module_utils.gpu.mig import container_users, differing, process_users, using
+from module_utils.gpu.mig import container_users, differing, disturbed, process_users, using
 from planner import evaluate, mig
 from planner.problems import Problems
 from tests.support.plan_documents import document, host, model
@@ -97,11 +97,21 @@ def test_each_family_can_be_filled_with_each_profile(family: mig.Family) -> None
 
 def test_what_mig_parted_gets(h100: dict[str, Any]) -> None:
     layout = [{"gpus": [1, 0], "devices": {"3g.40gb": 2}}, {"gpus": [7], "devices": {}}]
+    # Its `assert` is content only where every GPU is named.
     assert mig_parts(layout, h100) == [
         {"devices": [0], "mig-enabled": True, "mig-devices": {"3g.40gb": 2}},
         {"devices": [1], "mig-enabled": True, "mig-devices": {"3g.40gb": 2}},
-        {"devices": [7], "mig-enabled": False},
+        *({"devices": [gpu], "mig-enabled": False} for gpu in range(2, 8)),
     ]
+
+
+def test_gpus_of_another_driver_do_not_count(h100: dict[str, Any]) -> None:
+    """NVIDIA's tools number what their driver has: a GPU that was given to a virtual machine is none of them."""
+    given_away = {**h100["gpus"][0], "bound": "vfio-pci", "visible": False, "mig": None}
+    facts = {**h100, "gpus": [given_away, *h100["gpus"][1:]]}
+    assert mig_refusal(on(0, {"1g.10gb": 7}), facts) == []
+    assert "the host has 7 GPUs" in "\n".join(mig_refusal(on(7, {"1g.10gb": 7}), facts))
+    assert [part["devices"] for part in mig_parts(ALL_SEVEN, facts)] == [[gpu] for gpu in range(7)]
 
 
 # Devices of the plan
@@ -221,6 +231,16 @@ def test_which_gpus_differ(tmp_path: Path) -> None:
     assert differing(gpus, [{**as_it_is, "mig-devices": {"1g.10gb": 7}}]) == [0]
     assert differing(gpus, [{"devices": [0], "mig-enabled": False}]) == [0]
     assert differing(gpus, [{**as_it_is, "devices": [1]}]) == [1]
+
+
+def test_which_gpus_a_change_disturbs(tmp_path: Path, h100: dict[str, Any]) -> None:
+    """Before Hopper a GPU is reset when MIG is switched, and mig-parted resets all of a host at once."""
+    switched = [{"devices": [0], "mig-enabled": True, "mig-devices": {"1g.10gb": 7}}]
+    assert disturbed(h100["gpus"], switched, [0]) == [0]
+    older = [{**gpu, "generation": "Ampere"} for gpu in h100["gpus"]]
+    assert disturbed(older, switched, [0]) == list(range(8))
+    divided = [{**older[0], "mig": True}, *older[1:]]
+    assert disturbed(divided, switched, [0]) == [0]
 
 
 def test_problems_are_collected() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,12 @@ from library import mig_layout
 from module_utils.gpu.mig import User
 from tests.unit.gpu_support import GpuHost
 
-PARTS = [{"devices": [1], "mig-enabled": True, "mig-devices": {"1g.10gb": 7}}]
+PARTS = [
+    {"devices": [gpu], "mig-enabled": True, "mig-devices": {"1g.10gb": 7}}
+    if gpu == 1
+    else {"devices": [gpu], "mig-enabled": False}
+    for gpu in range(8)
+]
 ENGINE = User("redoubt-small", True, frozenset({1}))
 ITS_PROCESS = User("process 7 (VLLM::Worker)", False, frozenset({1}))
 GUEST = User("guest", False, frozenset())
@@ -27,6 +33,7 @@ class StubHost:
         self.asked: list[str] = []
         self.asserts = [1, 0]
         self.apply = 0
+        self.applied: list[dict[str, Any]] = []
         self.users: list[list[User]] = [[], []]
 
     def run(self, command: list[str], _seconds: float) -> tuple[int, str]:
@@ -35,6 +42,7 @@ class StubHost:
         if command[1] == "assert":
             return self.asserts.pop(0), ""
         if command[1] == "apply":
+            self.applied = json.loads(Path(command[3]).read_text())["mig-configs"]["redoubt"]
             return self.apply, "said by stub"
         return 0, ""
 
@@ -70,7 +78,7 @@ def work(check: bool = False, **params: Any) -> dict[str, Any]:
 
 
 ASSERT = "nvidia-mig-parted assert -f mig.json -c redoubt"
-APPLY = "nvidia-mig-parted apply -f mig.json -c redoubt"
+APPLY = "nvidia-mig-parted apply -f differing.json -c redoubt"
 ACTIVE = "systemctl is-active --quiet nvidia-dcgm.service"
 REFRESH = "systemctl restart nvidia-cdi-refresh.service"
 STOP, START = "systemctl stop nvidia-dcgm.service", "systemctl start nvidia-dcgm.service"
@@ -86,6 +94,16 @@ def test_order_of_a_change(host: StubHost) -> None:
     host.users = [[ELSEWHERE], [ELSEWHERE]]
     assert work() == {"changed": True, "changed_gpus": [1], "drained": []}
     assert host.asked == [ASSERT, ACTIVE, STOP, APPLY, ASSERT, REFRESH, START]
+    # mig-parted first clears all that it is given, so it is not given what stays.
+    assert host.applied == [PARTS[1]]
+
+
+def test_where_one_gpu_resets_all_nobody_may_be_on_any(host: StubHost) -> None:
+    host.rows = [{**gpu, "generation": "Ampere"} for gpu in host.rows]
+    host.users = [[ELSEWHERE]]
+    with pytest.raises(mig_layout.Refused, match=r"switching MIG on GPU 1 resets every GPU .* in use by elsewhere"):
+        work(drain=True)
+    assert host.asked == [ASSERT, ACTIVE]
 
 
 def test_exporter_steps_aside(host: StubHost) -> None:
@@ -106,13 +124,16 @@ def test_check_mode_only_asks(host: StubHost) -> None:
 def test_engine_and_its_processes_are_drained(host: StubHost) -> None:
     host.users = [[ENGINE, ITS_PROCESS], []]
     assert work(drain=True)["drained"] == ["redoubt-small"]
-    assert host.asked[2:4] == ["docker stop --time=150 redoubt-small", STOP]
+    assert host.asked[2:4] == ["docker stop -t 150 redoubt-small", STOP]
 
 
 @pytest.mark.parametrize(
     ("users", "said"),
     [
-        ([ENGINE], "GPU 1 is in use by redoubt-small. Nothing was changed. Set nvidia_mig_drain: true"),
+        (
+            [ENGINE],
+            "GPU 1 is in use by redoubt-small. Nothing was changed. Drain the host .* or set nvidia_mig_drain: true",
+        ),
         ([ENGINE, ITS_PROCESS], "GPU 1 is in use by redoubt-small. Nothing was changed"),
         ([ITS_PROCESS], r"in use by process 7 \(VLLM::Worker\), and MIG cannot change under it"),
         ([ENGINE, GUEST], "in use by guest, and MIG cannot change under it. Nothing was changed"),

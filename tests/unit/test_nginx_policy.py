@@ -172,3 +172,16 @@ def test_given_files_modern_profile_and_other_ports(tmp_path: Path) -> None:
     assert "ssl_certificate ../redoubt/gateway/server.crt;" in result.text
     assert "listen [fd00::1]:8443 ssl;" in result.text
     assert "return 308 https://$host:8443$request_uri;" in result.text
+
+
+def test_drained_servers_are_down(tmp_path: Path) -> None:
+    large = {**MODELS[1], "servers": ["10.0.0.5:8101"], "drained": ["10.0.0.6:8101"]}
+    gone = [{**MODELS[0], "servers": [], "drained": ["127.0.0.1:8101"]}, large]
+    made = render(tmp_path, gateway_models=gone)
+    assert (made.breaches, made.problems) == ([], [])
+    assert "server 127.0.0.1:8101 down;" in made.text
+    assert "server 10.0.0.6:8101 down;" in made.text
+    up = made.text.replace("server 10.0.0.6:8101 down;", "server 10.0.0.6:8101;")
+    found = breaches(up, gateway_routes(gone), gone, VARIABLES["gateway_allowed_cidrs"], [KEYS])
+    assert len(found) == 1
+    assert "server 10.0.0.6:8101 of redoubt_1 is drained, so it must be down" in found[0]

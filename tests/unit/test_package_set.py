@@ -12,17 +12,20 @@ from typing import Any
 import pytest
 from ansible.module_utils.openpgp import armour, dearmour, fingerprints
 from ansible.module_utils.package_tools import (
+    Refused,
     missing,
     parse_dpkg,
     parse_dpkg_holds,
+    parse_madison,
     parse_rpm,
     parse_version_locks,
+    stream_enabled,
 )
 from ansible.module_utils.repositories import Untrusted, differing, leftovers, names_address, plain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from library import package_set
+from library import package_set, packages_offered
 
 KEY = Path(__file__).with_name("stubs") / "repository-key.asc"
 FINGERPRINT = "92D31EAF127DE3AA34EC97384BAD15CA59EB119B"
@@ -37,6 +40,16 @@ def test_dpkg_states() -> None:
     )
     assert parse_dpkg(output) == {"nginx": "1.26", "held": "2"}
     assert parse_dpkg_holds(output) == {"held"}
+
+
+def test_stream_of_a_dnf_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[stream_enabled.__module__], "MODULES", str(tmp_path))
+    assert not stream_enabled("nvidia-driver:580-open")
+    (tmp_path / "nvidia-driver.module").write_text(
+        "[nvidia-driver]\nname=nvidia-driver\nstream=580-open\nstate=enabled\n"
+    )
+    assert stream_enabled("nvidia-driver:580-open")
+    assert not stream_enabled("nvidia-driver:595-open")
 
 
 def test_rpm_locks_are_of_whole_names() -> None:
@@ -190,19 +203,28 @@ class StubHost:
     """Stands for the package tools; notes what it is told to do."""
 
     apt = True
+    refuses = False
 
     def __init__(self, versions: dict[str, str], held: set[str]) -> None:
-        self.versions, self.held, self.told = versions, held, list[str]()
+        self.versions, self.held, self.told, self.replaced = versions, held, list[str](), list[str]()
 
     def state(self, names: list[str]) -> tuple[dict[str, str], set[str]]:
         return {name: self.versions[name] for name in names if name in self.versions}, self.held & set(names)
 
-    def refresh(self) -> str:
+    def holds(self, patterns: list[str]) -> list[str]:
+        return sorted(name for name in self.held for pattern in patterns if name.startswith(pattern.rstrip("*")))
+
+    def refresh(self, ours: list[str]) -> str:
+        self.ours = ours
         return ""
 
-    def install(self, packages: list[str], stale: str, *, older: bool, held: bool) -> None:
+    def install(self, packages: list[str], stale: str, ours: list[str], *, older: bool, held: bool) -> None:
+        assert ours == self.ours
+        if self.refuses:
+            raise Refused("no")
         self.told.append(f"install {' '.join(packages)} older={older} held={held}{stale}")
         self.versions |= dict(item.split("=") for item in packages)
+        self.versions = {name: version for name, version in self.versions.items() if name not in self.replaced}
 
     def hold(self, names: list[str], held: bool) -> None:
         self.told.append(f"{'hold' if held else 'release'} {' '.join(names)}")
@@ -212,7 +234,10 @@ class StubHost:
 def run(host: StubHost, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
     monkeypatch.setattr(package_set, "Host", lambda _: host)
     params = {"first": ["pin=2"], "packages": ["a=2", "b=2"], "conflicts": [], "hold": True, "downgrade": False}
-    return package_set.apply({**params, "repository": None, "remedy": "", "timeout": 1, **changes}, check=False)
+    return package_set.apply(
+        {**params, "gives_way": [], "stream": "", "repository": None, "remedy": "", "timeout": 1, **changes},
+        check=False,
+    )
 
 
 def test_pin_goes_first_then_one_transaction_then_the_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,22 +246,109 @@ def test_pin_goes_first_then_one_transaction_then_the_hold(monkeypatch: pytest.M
     assert host.told == [
         "install pin=2 older=False held=True",
         "install a=2 b=2 older=False held=True",
-        "hold pin b",
+        "hold b",
     ]
     assert result["missing"] == ["pin=2", "a=2", "b=2"]
     assert run(host, monkeypatch)["changed"] is False
-    assert run(host, monkeypatch, hold=False)["holds"] == ["pin", "a", "b"]
+    assert run(host, monkeypatch, hold=False)["holds"] == ["a", "b"]
     assert host.held == set()
 
 
 def test_dnf_releases_what_it_shall_move_and_holds_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    host = StubHost({"pin": "2", "a": "1", "b": "2"}, {"pin", "a", "b"})
+    host = StubHost({"pin": "2", "a": "1", "b": "2"}, {"a", "b"})
     host.apt = False
     run(host, monkeypatch)
-    assert host.told == ["release a", "install a=2 older=False held=True", "hold a"]
+    assert host.told == ["release a b", "install a=2 older=False held=True", "hold a b"]
+
+
+def test_held_packages_of_other_names_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = StubHost({"pin": "2", "a": "1", "b": "2", "old-1": "1"}, {"a", "b", "old-1", "other"})
+    host.replaced = ["old-1"]
+    run(host, monkeypatch, gives_way=["old-*"])
+    assert host.told == ["release old-1", "install a=2 older=False held=True"]
+    host.told.clear()
+    run(host, monkeypatch, gives_way=["a*"])
+    assert host.told == []  # nothing is missing
+
+
+def test_a_refused_installation_leaves_the_holds_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = StubHost({"pin": "2", "a": "1", "b": "2", "old-1": "1"}, {"a", "b", "old-1"})
+    host.refuses = True
+    with pytest.raises(Refused):
+        run(host, monkeypatch, gives_way=["old-*"])
+    assert host.held == {"a", "b", "old-1"}
+    assert host.ours == ["pin", "a", "b", "old-*"]
+
+
+def test_what_could_have_given_way_and_did_not_is_held_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = StubHost({"pin": "2", "a": "1", "b": "2", "old-tool": "1"}, {"a", "b", "old-tool:amd64"})
+    run(host, monkeypatch, gives_way=["old-*"])
+    assert host.told == ["release old-tool:amd64", "install a=2 older=False held=True", "hold old-tool:amd64"]
 
 
 def test_holds_are_left_alone_unless_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
     host = StubHost({"pin": "2", "a": "1", "b": "2"}, {"b"})
     result = run(host, monkeypatch, hold=None)
     assert (host.told, result["holds"]) == (["install a=2 older=False held=False"], [])
+
+
+MADISON = """\
+ nvidia-driver-cuda | 595.71.05-1 | file:/repo ./ Packages
+ nvidia-driver-cuda | 580.126.20-1 | file:/repo ./ Packages
+      nvidia-kernel | 580.126.20-1 | http://mirror x Packages
+      nvidia-kernel | 580.126.20-1 | file:/repo ./ Packages
+"""
+
+
+def test_what_the_sources_offer() -> None:
+    assert parse_madison(MADISON) == {
+        "nvidia-driver-cuda": ["595.71.05-1", "580.126.20-1"],
+        "nvidia-kernel": ["580.126.20-1"],
+    }
+    assert parse_madison("") == {}
+
+
+class StubSources:
+    """A host whose sources have what MADISON lists."""
+
+    apt = True
+
+    def __init__(self, _timeout: int) -> None:
+        self.stale = "no way out"
+
+    def refresh(self, ours: list[str]) -> str:
+        return self.stale
+
+    def state(self, _names: list[str]) -> tuple[dict[str, str], set[str]]:
+        return {"here": "1.0-1"}, set()
+
+    def offered(self, _names: list[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = parse_madison(MADISON)
+        return found
+
+
+def offered(
+    monkeypatch: pytest.MonkeyPatch, *packages: str, check: bool = False, repository: str = ""
+) -> dict[str, Any]:
+    monkeypatch.setattr(packages_offered, "Host", StubSources)
+    found: dict[str, Any] = packages_offered.look(
+        {"packages": list(packages), "repository": repository, "timeout": 9}, check
+    )
+    return found
+
+
+def test_a_version_that_the_sources_lack_is_named_with_those_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ["nvidia-driver-cuda=595.71.05-*", "nvidia-kernel=595.71.05-*", "gone", "here=1.0-*"]
+    found = offered(monkeypatch, *wanted, check=True)
+    assert found["lacking"] == ["nvidia-kernel=595.71.05-*", "gone"]
+    assert found["offered"] == {"nvidia-kernel": ["580.126.20-1"], "gone": []}
+
+
+def test_an_old_index_is_told_only_where_something_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert offered(monkeypatch, "nvidia-driver-cuda=595.71.05-*")["lacking"] == []
+    with pytest.raises(Refused, match="no way out"):
+        offered(monkeypatch, "gone")
+
+
+def test_nothing_is_asked_of_a_repository_that_is_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert offered(monkeypatch, "gone", repository="not-there")["asked"] is False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -54,10 +55,13 @@ def test_patience_ends_with_the_name_of_the_other(tmp_path: Path) -> None:
     process, release = _holder(path)
     try:
         with (
-            pytest.raises(Busy, match=rf"another run \(process {process.pid}\) is working on the models .* waited 0 s"),
+            pytest.raises(Busy, match=rf"another run \(process {process.pid} of .*\) is working on the models") as busy,
             only_run(path, "the models", 0.3),
         ):
             pytest.fail("two runs at once")
+        assert re.fullmatch(
+            rf"process {process.pid} of \S+, since 2\d{{3}}-\d\d-\d\dT\d\d:\d\d:\d\dZ: it", busy.value.holder
+        )
     finally:
         release.set()
         process.join()
@@ -69,4 +73,13 @@ def test_a_killed_run_holds_nobody_up(tmp_path: Path) -> None:
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
     with only_run(path, "it", 0):
-        assert path.read_text() == f"{os.getpid()}\n"
+        assert path.read_text().splitlines()[0] == str(os.getpid())
+
+
+def test_holder_that_has_not_written_yet(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with only_run(path, "it", 0):
+        path.write_text("")
+        with pytest.raises(Busy) as busy, only_run(path, "it", 0):
+            pytest.fail("two runs at once")
+    assert busy.value.holder == "process ?"

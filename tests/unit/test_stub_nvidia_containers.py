@@ -58,6 +58,15 @@ def test_mig_is_asserted_applied_and_exported(tmp_path: Path, capsys: Capture) -
     assert "3g.40gb: 1" in capsys.readouterr().out
 
 
+def test_mig_assert_wants_every_gpu_named_and_apply_does_not(tmp_path: Path) -> None:
+    host = fitted(tmp_path, "8xH100-SXM")
+    write(host, "/etc/mig.yaml", "version: v1\nmig-configs:\n  one:\n    - {devices: [0], mig-enabled: false}\n")
+    words = ["-f", str(host.path("/etc/mig.yaml")), "-c", "one"]
+    assert mig.main(["apply", *words], host) == 0
+    assert mig.main(["assert", *words, "-m"], host) == 0
+    assert mig.main(["assert", *words], host) == 1
+
+
 @pytest.mark.parametrize(("name", "words"), [("too-much", "do not fit"), ("absent", "not present: absent")])
 def test_mig_refuses_what_cannot_be(tmp_path: Path, capsys: Capture, name: str, words: str) -> None:
     host = fitted(tmp_path, "8xH100-SXM")

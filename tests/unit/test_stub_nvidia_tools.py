@@ -152,6 +152,19 @@ def test_nodes_follow_the_gpus(tmp_path: Path) -> None:
     assert not list(host.path("/dev").glob("nvidia*"))
 
 
+def test_a_driver_in_use_stays(tmp_path: Path, capsys: Capture) -> None:
+    host = fitted(tmp_path, "2xL40S-PCIe")
+    link = host.path("/proc/7/fd/3")
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/dev/nvidia1")
+    assert modprobe.main(["-r", "nvidia_uvm", "nvidia"], host) == 1
+    assert "Module nvidia is in use" in capsys.readouterr().err
+    assert host.driver() == DRIVER
+    link.unlink()
+    assert modprobe.main(["-r", "nvidia_uvm", "nvidia"], host) == 0
+    assert host.driver() is None
+
+
 def test_nouveau_keeps_the_driver_out_until_it_is_blacklisted_and_the_host_restarted(
     tmp_path: Path, capsys: Capture
 ) -> None:

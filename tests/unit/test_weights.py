@@ -23,6 +23,7 @@ from ansible.module_utils.artifacts.survey import Stamp
 from ansible.module_utils.fetch.board import Limits
 from ansible.module_utils.fetch.choose import make_sources
 from ansible.module_utils.fetch.http import Network
+from ansible.module_utils.run_lock import Busy
 
 from tests.support.weight_trees import REVISIONS, digest, model, write_tree
 
@@ -290,7 +291,7 @@ def test_too_small_a_disk_is_told_before_anything_is_copied(site: Site) -> None:
 
 def test_second_run_at_the_same_time_is_refused(site: Site) -> None:
     site.store.prepare()
-    with site.store.locked(), pytest.raises(Refusal, match=r"another run \(process \d+\) is working on .*/models"):
+    with site.store.locked(), pytest.raises(Busy, match=r"another run \(process \d+ of .*\) is working on .*/models"):
         site.bring()
     assert site.bring()[0] is True
 

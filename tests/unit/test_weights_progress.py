@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -11,27 +10,17 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from ansible.module_utils.artifacts.progress import RATE_SECONDS, Progress
 
+from action_plugins.weights import clock, line, size
 from tests.support.fault_server import Asked, Fault, serving
 from tests.support.image_archives import payload
 from tests.support.weight_trees import REVISIONS, model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PLUGIN = REPOSITORY / "roles/weights/action_plugins/weights.py"
-
-
-def plugin() -> Any:
-    spec = importlib.util.spec_from_file_location("weights_action", PLUGIN)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_rate_is_that_of_the_last_seconds_and_gives_the_time_left(tmp_path: Path) -> None:
@@ -67,13 +56,12 @@ def test_progress_goes_on_while_nothing_comes(tmp_path: Path) -> None:
 
 def test_line_says_bytes_rate_and_time_left() -> None:
     document = {"done_bytes": 1_500_000_000, "total_bytes": 140_000_000_000, "bytes_per_second": 812_000_000}
-    line = plugin().line
     assert (
         line({**document, "seconds_left": 4000, "item": "m/x"}) == "1.5 GB of 140.0 GB, 812.0 MB/s, 1:06:40 left (m/x)"
     )
     assert line({**document, "seconds_left": None, "item": "m/x"}) == "1.5 GB of 140.0 GB, 812.0 MB/s (m/x)"
-    assert plugin().size(999) == "999 B"
-    assert plugin().clock(59) == "0:59"
+    assert size(999) == "999 B"
+    assert clock(59) == "0:59"
 
 
 def test_plain_playbook_run_shows_progress_while_bytes_arrive(tmp_path: Path) -> None:
@@ -85,13 +73,12 @@ def test_plain_playbook_run_shows_progress_while_bytes_arrive(tmp_path: Path) ->
     def rule(asked: Asked) -> Fault | None:
         return None if said.is_set() else Fault(stall_after=200_000)
 
-    play = [
+    play: list[dict[str, object]] = [
         {
             "hosts": "all",
             "gather_facts": False,
             "become": False,
             "vars": {"ansible_python_interpreter": sys.executable},
-            "roles": [{"role": "slow"}],
         }
     ]
     task = {
@@ -108,17 +95,13 @@ def test_plain_playbook_run_shows_progress_while_bytes_arrive(tmp_path: Path) ->
     with serving({"/tiny/big.dat": data}) as server:
         server.rule = rule
         task["weights"]["source"] = server.base  # type: ignore[index]  # a mapping, see above
-        role = tmp_path / "roles/slow"
-        (role / "tasks").mkdir(parents=True)
-        (role / "action_plugins").mkdir()
-        (role / "action_plugins/weights.py").write_text(PLUGIN.read_text().replace("INTERVAL = 5.0", "INTERVAL = 0.2"))
-        (role / "tasks/main.yml").write_text(yaml.safe_dump([task]))
+        play[0]["tasks"] = [task]
         (tmp_path / "play.yml").write_text(yaml.safe_dump(play))
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "h1,", "-c", "local"]
         process = subprocess.Popen(
             [*command, str(tmp_path / "play.yml")],
             cwd=REPOSITORY,
-            env={**os.environ, "ANSIBLE_ROLES_PATH": str(tmp_path / "roles"), "ANSIBLE_NOCOLOR": "1"},
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None, host: Host | None = None) -> int:
         return _list(host)
     if options.group == "runtime":
         return _configure(host, options)
-    # `nvidia-ctk config`: the packages run it; there is nothing to configure here.
+    # `config` and `system`: packages and units run them; there is nothing to configure, and the nodes are there.
     return 0
 
 
@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     configure.add_argument("--config", default="/etc/docker/daemon.json")
     for switch in ("--cdi.enabled", "--nvidia-set-as-default", "--dry-run"):
         configure.add_argument(switch, action="store_true", dest=switch.strip("-").replace("-", "_").replace(".", "_"))
+    nodes = groups.add_parser("system").add_subparsers(dest="verb", required=True).add_parser("create-device-nodes")
+    for switch in ("--control-devices", "--load-kernel-modules"):
+        nodes.add_argument(switch, action="store_true")
     config = groups.add_parser("config")
     config.add_argument("--in-place", action="store_true")
     config.add_argument("--config-file")

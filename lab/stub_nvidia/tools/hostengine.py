@@ -1,10 +1,11 @@
-"""`nv-hostengine`: a process that stays; it listens nowhere."""
+"""`nv-hostengine`: a process that stays and holds a GPU; it listens nowhere."""
 
 from __future__ import annotations
 
 import signal
 import sys
 
+from . import views
 from .host import Host
 
 
@@ -15,5 +16,6 @@ def main(arguments: list[str] | None = None, host: Host | None = None) -> int:
     if "--version" in words:
         print(f"Version : {host.component('dcgm')}\nstub of the Redoubt lab")
         return 0
+    views.hold(host)
     signal.pause()
     return 0

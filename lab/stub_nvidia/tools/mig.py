@@ -1,6 +1,7 @@
 """`nvidia-mig-parted`: apply, assert and export of MIG configurations.
 
-`assert` exits 0 where the GPUs are as the configuration says and 1 where they are not.
+`assert` exits 0 where the GPUs are as the configuration says and 1 where they are not. As NVIDIA's, it also exits 1
+where the configuration says nothing of a GPU; `apply` lets such a GPU be.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def main(arguments: list[str] | None = None, host: Host | None = None) -> int:
         print(f"stub nvidia-mig-parted: {error}", file=sys.stderr)
         return 1
     if options.verb == "assert":
-        same = all(matches(gpu, wanted[gpu.uuid], options.mode_only) for gpu in host.gpus() if gpu.uuid in wanted)
+        named = [gpu for gpu in host.gpus() if gpu.uuid in wanted]
+        same = all(matches(gpu, wanted[gpu.uuid], options.mode_only) for gpu in named)
+        same = same and (options.mode_only or len(named) == len(host.gpus()))
         print("Selected MIG configuration currently applied" if same else "Assertion failure: not currently applied")
         return 0 if same else 1
     entries = {key: entry(key, one, options.mode_only) for key, one in wanted.items()}

@@ -25,6 +25,9 @@ def main(arguments: list[str] | None = None, host: Host | None = None) -> int:
         print("stub modprobe: the real one is not installed", file=sys.stderr)
         return 1
     if "-r" in words or "--remove" in words:
+        if "nvidia" in names and views.open_in(host):
+            print("modprobe: FATAL: Module nvidia is in use.", file=sys.stderr)
+            return 1
         host.update(lambda state: _remove(state, names))
     else:
         for name in names:
@@ -41,4 +44,5 @@ def main(arguments: list[str] | None = None, host: Host | None = None) -> int:
 def _remove(state: dict[str, Any], names: list[str]) -> None:
     state["modules"] = [name for name in state["modules"] if name not in names]
     if "nvidia" in names:
-        state["loaded_driver"] = None
+        state.update(loaded_driver=None, persistence=False)
+        state.pop("fabric_manager", None)

@@ -25,5 +25,6 @@ def main(_arguments: list[str] | None = None, host: Host | None = None, *, stay:
     views.refresh(host)
     if stay and os.fork() == 0:
         os.setsid()
+        views.hold(host)
         signal.pause()
     return 0

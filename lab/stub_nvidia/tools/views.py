@@ -6,6 +6,8 @@ each boot and change.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib
 import os
 import stat
@@ -31,12 +33,15 @@ def refresh(host: Host) -> None:
     """Write tree, flat text and nodes as hardware and state are now, and mount what is not mounted yet."""
     run = host.path(RUN)
     run.mkdir(parents=True, exist_ok=True)
-    _tree(host)
-    target = host.path(flat.FLAT)
-    fresh = target.with_name(f".{target.name}.new")
-    fresh.write_text(flat.text(host), encoding="utf-8")
-    fresh.replace(target)
-    nodes(host)
+    # Services that start at the same time all do this.
+    with (run / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        _tree(host)
+        target = host.path(flat.FLAT)
+        fresh = target.with_name(f".{target.name}.new")
+        fresh.write_text(flat.text(host), encoding="utf-8")
+        fresh.replace(target)
+        nodes(host)
 
 
 def keep_real(host: Host) -> None:
@@ -65,6 +70,23 @@ def nodes(host: Host) -> None:
     caps = {f"nvidia-cap{cap}" for cap, _, _ in flat.caps(gpus)}
     _make(host.path("/dev"), wanted)
     _make(host.path("/dev/nvidia-caps"), caps)
+
+
+def hold(host: Host) -> None:
+    """Open a node until this process ends, as the real daemons do."""
+    for node in sorted(host.path("/dev").glob("nvidia[0-9]*"))[:1]:
+        os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def open_in(host: Host) -> list[str]:
+    """Numbers of the processes that have a node open; the kernel unloads no driver under them."""
+    found = []
+    for link in host.path("/proc").glob("[0-9]*/fd/*"):
+        # Processes end and files are closed while we look.
+        with contextlib.suppress(OSError):
+            if os.readlink(link).startswith("/dev/nvidia"):
+                found.append(link.parts[-3])
+    return sorted(set(found))
 
 
 def _make(folder: Path, wanted: set[str]) -> None:

@@ -168,7 +168,7 @@ def test_killed_run_is_made_up_for(host: Host, play: Play, good: str) -> None:
         while host.run("docker container inspect redoubt-second").failed:
             assert time.monotonic() < deadline
             time.sleep(1)
-        host.check_output("kill -KILL $(cat /opt/redoubt/.lock)")  # the module's process
+        host.check_output("kill -KILL $(head -n 1 /opt/redoubt/.lock)")  # the module's process
         started.kill()
     assert current(host) == good
     run = play()

@@ -105,6 +105,20 @@ def test_planned_gpu_that_left_the_host_is_refused(host: Host, play: Play) -> No
     assert "planned, but no device of this host: 7 (there are: 0, 1, 2, 3, 4, 5, 6)" in run.words
 
 
+def test_one_lost_gpu_does_not_take_the_others_at_boot(host: Host) -> None:
+    last = gpu_description.load("8xH100-SXM")["gpus"][7]["address"]
+    gpus.set_faults(NAME, lost_gpus=[last])
+    answered = host.run("nvidia-smi -L").rc
+    host.check_output("rm %s", SPEC)
+    host.check_output("systemctl restart redoubt-cdi.service")
+    names = host.check_output("nvidia-ctk cdi list").split()
+    gpus.set_faults(NAME, lost_gpus=None)
+    host.check_output("systemctl restart nvidia-cdi-refresh.service")
+    assert answered != 0
+    assert "nvidia.com/gpu=6" in names
+    assert "nvidia.com/gpu=7" not in names
+
+
 @pytest.fixture
 def old_source(host: Host) -> Iterator[None]:
     """What NVIDIA's instructions of some years ago left: the same address, another key."""

@@ -69,7 +69,7 @@ def test_busy_gpu_is_refused_and_another_one_does_not_matter(host: Host, play: P
     start(host, "elsewhere", "5")
     run = play("mig.yml", nvidia_mig_layout=OTHER, nvidia_mig_drain=True)
     assert run.status != 0
-    assert "GPU 1 is in use by guest, and MIG cannot change under it. Nothing was changed" in run.words
+    assert "GPU 1 is in use by guest, and MIG cannot change under it. Nothing was changed. Stop it, then" in run.words
     assert layout(host) == DECLARED
     assert host.check_output("docker ps --format '{{.Names}}' | sort").split() == ["elsewhere", "guest"]
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,12 @@ from ansible.plugins.loader import filter_loader
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from planner import evaluate, inventory
+from planner import driver_wishes, evaluate, gpu_stack, inventory, site_document, watch
 from planner.problems import Problem, merged, report
 
 FACTS_VARIABLE = "ansible_facts"
 _LOCK_VARIABLES = ("redoubt_images", "redoubt_model_locks", "redoubt_sources")
+_DCGM_VERSION = "dcgm_package_version"
 _HOST_VARIABLES = (
     "redoubt_models",
     "redoubt_private_address",
@@ -49,6 +52,8 @@ class _Host:
         self.values: dict[str, Any] = {}
         self.problems: list[Problem] = []
         self.unknown: set[str] = set()
+        # What this host was told of drained hosts; known once its facts are.
+        self.drained: Mapping[str, Any] = _plain((raw.get(FACTS_VARIABLE) or {}).get("redoubt_drained") or {})
         self._evaluate = evaluate_one
         self._waiting = frozenset() if facts_known else inventory.needing(FACTS_VARIABLE, raw)
 
@@ -184,11 +189,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         name = str(task_vars["inventory_hostname"])
         plan_only = self._task.args.get("plan_only") is True
         this = self._host(name, task_vars, facts_known=not plan_only)
-        this.read([*_HOST_VARIABLES, *_LOCK_VARIABLES])
+        this.read([*_HOST_VARIABLES, *_LOCK_VARIABLES, *driver_wishes.NAMES, driver_wishes.MANAGE, _DCGM_VERSION])
         others: dict[str, _Host] = {}
         document = self._document(name, this, self._groups(), partial(self._known, others, task_vars))
         document |= {"plan_only": plan_only, "facts": self._facts(task_vars, plan_only=plan_only)}
         _, found = evaluate(document)
+        stack = None if plan_only else self._driver(this, inventory.kinds_of(name, self._groups()), task_vars)
+        if stack is not None:
+            found = [*found, *stack.problems]
+            document |= {"driver": dict(stack.expected), "warnings": [*document["warnings"], *stack.warnings]}
         # A host that is down may be left out of the others' plans; one that was not asked may not.
         down = set(task_vars["ansible_play_hosts_all"]) - set(task_vars["ansible_play_hosts"])
         unasked = [] if plan_only else sorted(set(others) - set(document["hosts"]) - down)
@@ -196,6 +205,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
             [*this.problems, *(inventory.not_asked(other, others[other].unknown) for other in unasked), *found]
         )
         return self._answer(problems) if problems else {"changed": False, "document": document}
+
+    @staticmethod
+    def _driver(this: _Host, kinds: Sequence[str], task_vars: dict[str, Any]) -> gpu_stack.Stack | None:
+        """Return the decisions about the driver; None for a host that serves nothing with GPUs, or manages its own."""
+        known = task_vars.get(FACTS_VARIABLE) or {}
+        gpu = _plain(known.get("redoubt_gpu"))
+        managed = "inference" in kinds and this.values.get(driver_wishes.MANAGE) is not False
+        if not gpu or not gpu["gpus"] or not managed or this.problems:
+            return None
+        wishes = driver_wishes.wishes(this.values)
+        made = gpu_stack.stack(gpu, _plain(known), wishes, datetime.now(UTC).date())
+        brought = wishes.dcgm_version if wishes.source == "nvidia" else ""
+        double = watch.dcgm_problems(brought, this.values.get("dcgm_method"), this.values.get(_DCGM_VERSION))
+        return replace(made, problems=(*made.problems, *double))
 
     def _document(
         self,
@@ -206,38 +229,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         *,
         later: bool = False,
     ) -> dict[str, Any]:
-        """Return the planner's document; `later`: what is not known yet will be, so nobody is left out for it."""
-        kinds = inventory.kinds_of(name, groups)
-        warnings = [] if kinds else [f"{name} is in no group, so it takes no part in the service"]
-        members = list(dict.fromkeys(host for hosts in groups.values() for host in hosts))
-        # A gateway needs the engines' addresses, a monitoring host everybody's; the others need only themselves.
-        wanted = members if {"gateway", "monitoring"} & set(kinds) else []
-        entries: dict[str, dict[str, Any]] = {}
-        incomplete = False
-        for other in dict.fromkeys([*wanted, name]):
-            host = this if other == name else other_host(other)
-            entry = inventory.host_entry(host.values, inventory.kinds_of(other, groups))
-            if "redoubt_private_address" in host.unknown:
-                entry["address"] = None
-            if later:
-                entries[other] = entry
-                incomplete = incomplete or bool(host.unknown & set(_HOST_VARIABLES))
-            elif other != name and host.unknown & set(_HOST_VARIABLES):
-                listed = ", ".join(sorted(host.unknown & set(_HOST_VARIABLES)))
-                warnings.append(f"{other} is left out of the plan of {name}: {listed} cannot be evaluated now")
-            else:
-                entries[other] = entry
-        return {
-            "host": name,
-            "incomplete": incomplete,
-            "docker_root": this.values.get("docker_data_root"),
-            "disk_reserve": int(float(self._task.args.get("disk_reserve_gib", 0)) * 2**30),
-            "hosts": entries,
-            "images": this.values.get("redoubt_images"),
-            "locks": this.values.get("redoubt_model_locks"),
-            "sources": this.values.get("redoubt_sources"),
-            "warnings": warnings,
-        }
+        """Return the planner's document; see site_document.document."""
+        reserve = int(float(self._task.args.get("disk_reserve_gib", 0)) * 2**30)
+        return site_document.document(
+            name, this, groups, other_host, frozenset(_HOST_VARIABLES), later=later, disk_reserve=reserve
+        )
 
     def _facts(self, task_vars: dict[str, Any], *, plan_only: bool) -> dict[str, Any] | None:
         if plan_only:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.site import Site
-
-FINGERPRINT = "dpkg-query -W | sha256sum; find /etc /opt /srv /usr/local -xdev | sort | sha256sum"
+from tests.support.site import FINGERPRINT, Site
 
 
 def test_check_mode_succeeds_on_an_empty_host_and_changes_nothing(site: Site) -> None:

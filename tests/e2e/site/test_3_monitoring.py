@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 from tests.support import dashboards
 from tests.support.site import MODEL, Site
-
-
-def prometheus(site: Site, path: str) -> Any:
-    """GET from Prometheus' or Alertmanager's API on the host's loopback."""
-    return json.loads(
-        site.on(site.main, f"python3 -c \"import urllib.request as u; print(u.urlopen('{path}').read().decode())\"")
-    )
 
 
 def wait_for(what: str, seconds: int, probe: Any) -> Any:
@@ -30,7 +22,7 @@ def wait_for(what: str, seconds: int, probe: Any) -> Any:
 
 def test_all_targets_are_up(site: Site) -> None:
     def all_up() -> list[Any]:
-        active = prometheus(site, "http://127.0.0.1:9090/api/v1/targets?state=active")["data"]["activeTargets"]
+        active = site.fetch("http://127.0.0.1:9090/api/v1/targets?state=active")["data"]["activeTargets"]
         return active if active and all(t["health"] == "up" for t in active) else []
 
     jobs = {target["scrapePool"] for target in wait_for("target set that is all up", 90, all_up)}
@@ -41,7 +33,7 @@ def test_every_query_of_the_dashboards_finds_data(site: Site) -> None:
     for _ in range(3):
         list(site.stream("Say hello."))  # so that there is something to see
     ask = dashboards.ask_remotely("http://127.0.0.1:9090", lambda command: site.on(site.main, command))
-    active = prometheus(site, "http://127.0.0.1:9090/api/v1/targets?state=active")["data"]["activeTargets"]
+    active = site.fetch("http://127.0.0.1:9090/api/v1/targets?state=active")["data"]["activeTargets"]
     boards = dashboards.installed({target["labels"]["job"] for target in active})
     assert len(boards) >= 2
 
@@ -60,7 +52,7 @@ def test_a_stopped_engine_makes_its_alert_fire_in_alertmanager(site: Site) -> No
     try:
 
         def firing() -> list[str]:
-            alerts = prometheus(site, "http://127.0.0.1:9093/api/v2/alerts")
+            alerts = site.fetch("http://127.0.0.1:9093/api/v2/alerts")
             return [a["labels"]["alertname"] for a in alerts if a["labels"].get("model") == MODEL]
 
         names = wait_for("alert for the stopped engine", 240, firing)

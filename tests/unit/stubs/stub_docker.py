@@ -72,7 +72,8 @@ def main(words: list[str]) -> int:
     """Do one command."""
     state = json.loads(STATE.read_text())
     compose = words[0] == "compose"
-    verb = next((w for w in words[1:] if w in ("version", "config", "up")), "") if compose else " ".join(words[:2])
+    verbs = ("version", "config", "up", "stop")
+    verb = next((w for w in words[1:] if w in verbs), "") if compose else " ".join(words[:2])
     state.setdefault("calls", []).append(" ".join(words))
     status = 0
     if words[0] == "version":
@@ -84,6 +85,9 @@ def main(words: list[str]) -> int:
         status = 15
     elif verb == "up":
         up(state, words)
+    elif compose and verb == "stop":
+        for container in state["containers"].values():
+            container["status"] = state.get("after_stop", "exited")
     elif verb == "image inspect":
         if words[-1] in state["images"]:
             print(state["images"][words[-1]])

@@ -1,7 +1,7 @@
 """Action of the module `weights`: runs it, and meanwhile says how far each host is, every five seconds.
 
 The module writes its progress to a file on the host, which is read over a connection of its own. A run that takes less
-than five seconds costs nothing more.
+than five seconds costs nothing more. While another run holds the store, its progress is what is shown.
 """
 
 from __future__ import annotations
@@ -9,12 +9,17 @@ from __future__ import annotations
 import copy
 import json
 import shlex
+import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from action_plugins import lock_wait
 
 INTERVAL = 5.0
 STALE = 5  # seconds
@@ -22,24 +27,22 @@ DEFAULT_FILE = "/var/lib/redoubt/progress/weights.json"
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible publishes no types
+class ActionModule(lock_wait.ActionModule):
     """Runs the module and shows its progress."""
 
     interval = INTERVAL
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the module on the host; its result is the module's."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
         host = str((task_vars or {}).get("inventory_hostname", "?"))
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch, args=[host, ended], daemon=True)
         watcher.start()
         try:
-            result.update(self._execute_module(task_vars=task_vars))
+            return super().run(tmp, task_vars)
         finally:
             ended.set()
             watcher.join(self.interval)
-        return result
 
     def _watch(self, host: str, ended: threading.Event) -> None:
         path = str(self._task.args.get("progress_file") or DEFAULT_FILE)
