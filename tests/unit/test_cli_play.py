@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import sys
 import termios
 import time
@@ -236,11 +237,24 @@ SLOW = """
 """
 
 
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def spawn(arguments: list[str], tmp_path: Path) -> pexpect.spawn[str]:
     env = {name: value for name, value in os.environ.items() if name != "CI"}
     env |= {"PYTHONPATH": str(ROOT), "REDOUBT_RUNS": str(tmp_path / "runs"), "TERM": "xterm-256color"}
     words = ["-P", "-m", "cli", "play", *arguments, *LOCAL]
-    return pexpect.spawn(sys.executable, words, env=env, encoding="utf-8", timeout=60, dimensions=(30, 120))
+    return pexpect.spawn(
+        sys.executable,
+        words,
+        env=env,
+        encoding="utf-8",
+        timeout=60,
+        dimensions=(30, 120),
+        # A terminal's shell gives every program the default; a test run in the background has Ctrl-C ignored.
+        preexec_fn=_hear_ctrl_c,
+    )
 
 
 def ended(pid: int) -> bool:
