@@ -214,6 +214,9 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_FORCE_COLOR": "0",
+        # ansible-runner puts its own folder before that of ansible.cfg; see there for who asks for our display.
+        "ANSIBLE_CALLBACK_PLUGINS": os.environ.get("ANSIBLE_CALLBACK_PLUGINS", str(ROOT / "callback_plugins")),
+        "REDOUBT_DISPLAY": "1",
     }
     if "ANSIBLE_CONFIG" not in os.environ and (ROOT / "ansible.cfg").is_file():
         added["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")

@@ -103,7 +103,9 @@ def test_a_good_run(playbook: Path) -> None:
     assert timing["wall"] >= sum(phase["seconds"] for phase in timing["phases"]) > 0
     events: list[dict[str, Any]] = [json.loads(x) for x in (result.run_dir / "events.jsonl").read_text().splitlines()]
     assert [e["event"] for e in events if e["event"].startswith("runner_on_ok")] == ["runner_on_ok"] * 3
-    assert "PLAY RECAP" in (result.run_dir / "output.log").read_text()
+    output = (result.run_dir / "output.log").read_text()
+    assert "PLAY RECAP" in output
+    assert "still_running" not in output, "Ansible found the callback, and did not warn"
 
     assert SECRET not in screen + everything_in(result.run_dir)
     assert "hidden due to the fact that 'no_log: true'" in everything_in(result.run_dir)
@@ -288,6 +290,7 @@ def test_ctrl_c_stops_the_run_and_restores_the_terminal(tmp_path: Path) -> None:
     (run_dir,) = (path for path in (tmp_path / "runs").iterdir() if not path.is_symlink())
     timing = json.loads((run_dir / "timing.json").read_text())
     assert (timing["rc"], timing["phases"][0]["complete"]) == (130, False)
+    assert "still running" not in (run_dir / "output.log").read_text(), "said once, by the display"
 
 
 def test_a_question_is_asked_on_the_terminal_and_answered_to_ansible(tmp_path: Path) -> None:
