@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
-
 from callback_plugins.still_running import FIRST, LONGEST, Running
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.local_play import start_play
 
 
 def test_a_short_task_is_never_named() -> None:
@@ -62,19 +57,7 @@ def test_plain_playbook_run_names_the_task_while_it_works(tmp_path: Path) -> Non
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     wait = {"name": "Wait for the test", "ansible.builtin.command": f"timeout 60 cat {gate}", "changed_when": False}
-    play = {"hosts": "all", "gather_facts": False, "become": False, "tasks": [wait]}
-    play["vars"] = {"ansible_python_interpreter": sys.executable}
-    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "h1,", "-c", "local"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-    process = subprocess.Popen(
-        [*command, str(tmp_path / "play.yml")],
-        cwd=ROOT,
-        env={**environment, "ANSIBLE_NOCOLOR": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = start_play(tmp_path, [wait])
     assert process.stdout is not None
     output = []
     for line in process.stdout:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
-import yaml
 from ansible.module_utils.artifacts.progress import RATE_SECONDS, Progress
 
 from action_plugins.weights import clock, line, size
 from tests.support.fault_server import Asked, Fault, serving
 from tests.support.image_archives import payload
+from tests.support.local_play import start_play
 from tests.support.weight_trees import REVISIONS, model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -73,14 +71,6 @@ def test_plain_playbook_run_shows_progress_while_bytes_arrive(tmp_path: Path) ->
     def rule(asked: Asked) -> Fault | None:
         return None if said.is_set() else Fault(stall_after=200_000)
 
-    play: list[dict[str, object]] = [
-        {
-            "hosts": "all",
-            "gather_facts": False,
-            "become": False,
-            "vars": {"ansible_python_interpreter": sys.executable},
-        }
-    ]
     task = {
         "name": "Bring",
         "weights": {
@@ -95,17 +85,7 @@ def test_plain_playbook_run_shows_progress_while_bytes_arrive(tmp_path: Path) ->
     with serving({"/tiny/big.dat": data}) as server:
         server.rule = rule
         task["weights"]["source"] = server.base  # type: ignore[index]  # a mapping, see above
-        play[0]["tasks"] = [task]
-        (tmp_path / "play.yml").write_text(yaml.safe_dump(play))
-        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "h1,", "-c", "local"]
-        process = subprocess.Popen(
-            [*command, str(tmp_path / "play.yml")],
-            cwd=REPOSITORY,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        process = start_play(tmp_path, [task])
         assert process.stdout is not None
         output = []
         for text in process.stdout:
