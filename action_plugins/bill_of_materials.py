@@ -1,4 +1,4 @@
-"""Action that writes the site's bill of materials on the control host, from the plans of all hosts. Needs no connection.
+"""Action that writes the site's bill of materials on the control host, from the plans of all hosts; no connection.
 
 Hosts without a plan in this run (outside --limit, or down) would be left out of it, so then the file stays as it is.
 """

@@ -1,7 +1,8 @@
 """Action that signs a model's list of files with a private key, on the control host. Needs no connection.
 
-The passphrase is the variable `weights_sign_passphrase` (from a vault) or the environment's REDOUBT_SIGN_PASSPHRASE. It is read
-here and not given as an argument, so that no output, however verbose, can hold it, and reasons of a failure can be shown.
+The passphrase is the variable `weights_sign_passphrase` (from a vault) or the environment's REDOUBT_SIGN_PASSPHRASE. It
+is read here and not given as an argument, so that no output, however verbose, can hold it, and reasons of a failure can
+be shown.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ENVIRONMENT = "REDOUBT_SIGN_PASSPHRASE"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes no types
-    """Writes `dest`; arguments: name, key, certificate (with its chain, or empty), entry or lock (a YAML file), dest."""
+    """Writes `dest`; arguments: name, key, certificate (a chain, or empty), entry or lock (a YAML file), dest."""
 
     TRANSFERS_FILES = False
     _requires_connection = False

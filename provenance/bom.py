@@ -1,6 +1,6 @@
 """The bill of materials of a site (CycloneDX 1.6, ML-BOM): which models and images its hosts run, byte for byte. Pure.
 
-The same plans always give the same bytes: nothing of it is a time or chance, and the serial number is made of the content.
+The same plans always give the same bytes: nothing of it is a time or chance, and the serial number comes from it.
 """
 
 from __future__ import annotations
