@@ -9,7 +9,7 @@ from model_signing._cli import main
 
 
 def model_signing(*arguments: str | Path) -> bool:
-    """Run the real tool's command line (in this process, since it takes seconds to load); return whether it was content."""
+    """Run the real tool's command line, in this process since it loads slowly; return whether it was content."""
     done = CliRunner().invoke(main, [str(argument) for argument in arguments])
     print(done.output)
     return done.exit_code == 0

@@ -9,9 +9,9 @@ from subprocess import CompletedProcess
 
 import pytest
 import yaml
+from ansible.module_utils.artifacts.locking import LEFT_OUT, Choice, lock_folder
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from module_utils.artifacts.locking import LEFT_OUT, Choice, lock_folder
 from provenance.sign import sign as sign_files
 from provenance.signatures import Verdict, judge, locked_files
 from tests.support.model_signing_tool import model_signing
