@@ -26,7 +26,7 @@ from tests.support.plan_documents import document
 from tests.support.weight_trees import manifest, write_tree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMMIT = "c" * 40
+COMMIT = "c0" * 20
 TOKEN = "hf_token"
 API = "/api/models/org/Tiny"
 SMALL = {"config.json": b"{}", "tokenizer/vocab.json": b'{"a": 1}', "README.md": b"words", ".gitattributes": b"x"}
