@@ -166,11 +166,7 @@ def _extension(extensions: x509.Extensions, kind: type[Kind]) -> Kind | None:
 
 
 def _ca_policy() -> ExtensionPolicy:
-    """What an issuer must be. Path lengths and name constraints are the library's business."""
-
-    def may_issue(_: Policy, __: x509.Certificate, constraints: x509.BasicConstraints) -> None:
-        if not constraints.ca:
-            raise ValueError("an issuer is no certificate authority")
+    """What an issuer must be; the library sees to authority, length of the chain and name constraints."""
 
     def may_sign(_: Policy, __: x509.Certificate, usage: x509.KeyUsage | None) -> None:
         if usage is not None and not usage.key_cert_sign:
@@ -178,7 +174,7 @@ def _ca_policy() -> ExtensionPolicy:
 
     return (
         ExtensionPolicy.permit_all()
-        .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, may_issue)
+        .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
         .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, may_sign)
     )
 

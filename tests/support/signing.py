@@ -84,7 +84,7 @@ def identity(
             ("content_commitment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only"), False
         )
         rights |= {"digital_signature": usage and not ca, "key_encipherment": not usage}
-        builder = builder.add_extension(x509.KeyUsage(key_cert_sign=ca, crl_sign=ca, **rights), critical=True)
+        builder = builder.add_extension(x509.KeyUsage(key_cert_sign=ca and usage, crl_sign=ca, **rights), critical=True)
     if extended and not ca:
         builder = builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False)
     signed = builder.sign(issuer.key if issuer else own, hashes.SHA256())

@@ -266,6 +266,8 @@ def test_a_certificate_of_the_authority_is_believed_also_through_another() -> No
         ((identity("Signer", ROOT, usage=False),), "not meant for signing"),
         ((identity("Signer", ROOT, usage=None, extended=()),), "not meant for signing"),
         ((identity("Signer", door := identity("Door", ROOT)), door), "no trusted authority"),
+        ((identity("Signer", mute := identity("Mute", ROOT, usage=None, extended=())), mute), "no trusted authority"),
+        ((identity("Signer", half := identity("Half CA", ROOT, ca=True, usage=False)), half), "no trusted authority"),
         ((identity("Signer", old := identity("Old CA", ROOT, ca=True, begin=-9, end=-1)), old), "'CN=Old CA' expired"),
         ((identity("Signer", identity("Missing CA", ROOT, ca=True)),), "no trusted authority"),
     ],
@@ -296,6 +298,15 @@ def test_an_expired_certificate_counts_for_the_day_that_the_operator_vouches_for
     day = f"{now:%Y-%m-%d}"
     assert judge(text, authorities=[ROOT.pem], now=later, own={"valid_at": day}).problems == []
     assert "not a day" in why(judge(text, authorities=[ROOT.pem], own={"valid_at": "soon"}))
+
+
+def test_an_expired_authority_counts_on_the_day_that_the_operator_vouches_for_and_not_now() -> None:
+    root = identity("Old CA", ca=True, begin=-9, end=-2)
+    text = by(identity("Signer", root, begin=-9, end=-2))
+    day = f"{datetime.now(UTC) - timedelta(days=5):%Y-%m-%d}"
+    assert judge(text, authorities=[root.pem], own={"valid_at": day}).problems == []
+    still = by(identity("Signer", root, begin=-9, end=9))
+    assert "no trusted authority" in why(judge(still, authorities=[root.pem]))
 
 
 def test_the_key_in_a_certificate_must_have_signed() -> None:
