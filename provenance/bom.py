@@ -29,11 +29,12 @@ class Known:
 
 
 def bom(site: str, plans: Mapping[str, Mapping[str, Any]], known: Known) -> str:
-    """Return the document for these hosts' plans. Raises ValueError for digests that only stand for real ones."""
+    """Return the document for these hosts' plans. Raises ValueError for digests that only stand for real ones, and for
+    hosts that mean different things by one name."""
     models: dict[str, Component] = {}
     images: dict[str, Component] = {}
     users: dict[str, set[str]] = {}
-    for host, plan in sorted(plans.items()):
+    for host, plan in plans.items():
         for entry in plan["weights"]:
             _add(models, users, host, _model(entry, known))
         for entry in plan["images"]:
@@ -59,7 +60,8 @@ def bom(site: str, plans: Mapping[str, Mapping[str, Any]], known: Known) -> str:
 
 def _add(found: dict[str, Component], users: dict[str, set[str]], host: str, component: Component) -> None:
     ref = component["bom-ref"]
-    found.setdefault(ref, component)
+    if found.setdefault(ref, component) != component:
+        raise ValueError(f"{host} has other files or words for {ref} than another host; give all hosts the same lock")
     users.setdefault(ref, set()).add(host)
 
 

@@ -116,6 +116,12 @@ def test_a_model_from_a_folder_claims_no_source() -> None:
     assert not values(found, "redoubt:source:hub")
 
 
+def test_hosts_that_mean_other_files_by_one_name_are_told() -> None:
+    other = plans(ENTRY | {"files": [FILES[0] | {"sha256": digest("other")}, FILES[1]]})
+    with pytest.raises(ValueError, match=f"h2 has other files or words for model:small@{REVISION}"):
+        bom("site", {"h1": plans()["h1"], "h2": other["h2"]}, Known())
+
+
 def test_placeholders_are_no_bill_of_materials() -> None:
     entry = ENTRY | {"files": [FILES[0] | {"sha256": "1" * 64}, FILES[1]]}
     shown = plan(document(locks={"small": entry}, plan_only=True))
