@@ -67,7 +67,7 @@ def judge(values: Mapping[str, Any], folder: str, read: Read, now: datetime | No
     for index, model in enumerate(models):
         name, wishes = str(model.get("name")), model.get("signature")
         wishes = wishes if isinstance(wishes, Mapping) else {}
-        policy = wishes.get("policy", settings.policy)
+        policy = wishes.get("policy") or settings.policy
         files = _locked(locks.get(name))
         if policy not in POLICIES[1:] or files is None:
             continue  # ignored; or refused for another reason
@@ -155,7 +155,8 @@ def _settings(
     raw: Mapping[str, Any], models: Sequence[Mapping[str, Any]], folder: str, read: Read, verdict: Verdict
 ) -> _Settings | None:
     """Return the settings; None where no model is to be looked at, or where they are refused."""
-    policy = raw.get("policy", "ignore")
+    # Who names somebody to trust means it.
+    policy = raw.get("policy") or ("require" if raw else "ignore")
     own = [entry["signature"] for entry in models if isinstance(entry.get("signature"), Mapping)]
     if policy not in POLICIES or not {policy, *(str(item.get("policy")) for item in own)} & set(POLICIES[1:]):
         return None

@@ -138,6 +138,11 @@ def test_an_unsigned_model_is_refused_warned_of_or_let_be() -> None:
     assert "not signed" in why(judge(None, policy="ignore", own={"policy": "require"}))
 
 
+@pytest.mark.parametrize("settings", [{"policy": None}, {"own": {"policy": None}}, {"own": {"file": FILE}}])
+def test_who_forgets_the_policy_gets_the_strict_one(settings: dict[str, Any]) -> None:
+    assert "not signed" in why(judge(None, **settings))
+
+
 def test_a_bad_signature_is_only_warned_of_where_the_policy_says_so() -> None:
     warned = judge(good(key()), policy="warn")
     assert warned.problems == []

@@ -194,7 +194,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         document |= {"plan_only": plan_only, "facts": self._facts(task_vars, plan_only=plan_only)}
         _, found = evaluate(document)
         kinds = inventory.kinds_of(name, self._groups())
-        document["warnings"] += self._signatures(this, kinds, task_vars).warnings
+        verdict = self._signatures(this, kinds, task_vars)
+        document["warnings"] += verdict.warnings
+        found = [*found, *verdict.problems]  # what waited for facts was not judged before
         stack = None if plan_only else self._driver(this, kinds, task_vars)
         if stack is not None:
             found = [*found, *stack.problems]
