@@ -72,10 +72,14 @@ class Artifacts:
         self._check_placeholders(where, [image.digest, image.config_digest, image.archive_sha256])
 
     def _check_placeholders(self, where: str, digests: Sequence[str | None]) -> None:
-        """A digest of one repeated digit stands where a real one is to be written."""
-        if not any(digest and len(set(digest.removeprefix("sha256:"))) == 1 for digest in digests):
+        if not any(digest and is_placeholder(digest) for digest in digests):
             return
         if self.document.plan_only:
             self._placeholders.setdefault(where)
         else:
             self.problems.add(where, "it holds placeholders instead of real digests", "make the lock for this site")
+
+
+def is_placeholder(digest: str) -> bool:
+    """Say whether a digest is one repeated digit, which stands where a real one is to be written."""
+    return len(set(digest.removeprefix("sha256:"))) == 1

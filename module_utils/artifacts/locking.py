@@ -23,10 +23,10 @@ from .manifest import PICKLE_SUFFIXES, REVISION, parse_models
 from .survey import walk
 from .transfer import hash_file
 
-# Not needed to serve: git's own files, other frameworks' copies of the weights, pickles.
+# Not needed to serve: git's own files, signatures, other frameworks' copies of the weights, pickles.
 LEFT_OUT = (
-    ".git*", "*.md", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.tflite", "*.ot", "flax_*", "tf_*", "original/*",
-    *(f"*{suffix}" for suffix in PICKLE_SUFFIXES),
+    ".git*", "*.md", "*.sig", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.tflite", "*.ot", "flax_*", "tf_*",
+    "original/*", *(f"*{suffix}" for suffix in PICKLE_SUFFIXES),
 )  # fmt: skip
 MOST_ANSWER = 64 << 20
 NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="next"')

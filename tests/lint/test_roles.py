@@ -89,7 +89,14 @@ def test_every_variable_is_used(role: Role) -> None:
     shared = "\n".join(
         path.read_text(encoding="utf-8")
         # Preflight makes the plan from the variables of all roles.
-        for folder in ("filter_plugins", "planner", "playbooks", "roles/preflight/action_plugins", "templates")
+        for folder in (
+            "filter_plugins",
+            "planner",
+            "playbooks",
+            "provenance",
+            "roles/preflight/action_plugins",
+            "templates",
+        )
         for path in (REPOSITORY / folder).rglob("*")
         if path.is_file() and path.suffix in (".py", ".yml", ".j2")
     )

@@ -18,12 +18,15 @@ from ansible.module_utils.artifacts.locking import Choice, HubLock, lock_folder
 from ansible.module_utils.artifacts.manifest import parse_models
 from ansible.module_utils.fetch.http import Network
 
+from planner import plan
+from provenance.bom import Known, bom
 from tests.support.fault_server import Asked, Fault, FaultServer, serving
 from tests.support.image_archives import payload
+from tests.support.plan_documents import document
 from tests.support.weight_trees import manifest, write_tree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMMIT = "c" * 40
+COMMIT = "c0" * 20
 TOKEN = "hf_token"
 API = "/api/models/org/Tiny"
 SMALL = {"config.json": b"{}", "tokenizer/vocab.json": b'{"a": 1}', "README.md": b"words", ".gitattributes": b"x"}
@@ -66,6 +69,20 @@ def hub() -> Iterator[FaultServer]:
 
 def locked(hub: FaultServer, revision: str = "main", choice: Choice | None = None, token: str = TOKEN) -> Any:
     return HubLock(hub.base, "org/Tiny", Network(timeout=5), token).lock(revision, choice or Choice())
+
+
+def test_an_entry_from_a_hub_tells_the_bill_of_materials_where_it_comes_from(hub: FaultServer) -> None:
+    made = plan(document(locks={"small": locked(hub)}))
+    components = json.loads(bom("site", {"h1": made}, Known()))["components"]
+    (found,) = [component for component in components if component["type"] == "machine-learning-model"]
+    assert found["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+    assert found["purl"] == f"pkg:huggingface/org/Tiny@{COMMIT}"
+    assert found["version"] == COMMIT
+    assert [item["name"] for item in found["components"]] == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer/vocab.json",
+    ]
 
 
 def test_entry_from_a_hub_has_every_digest_and_leaves_out_what_is_not_needed(hub: FaultServer) -> None:

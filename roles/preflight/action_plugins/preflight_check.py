@@ -26,10 +26,13 @@ from ansible.plugins.loader import filter_loader
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
 from planner import driver_wishes, evaluate, gpu_stack, inventory, site_document, watch
+from planner.plain import plain
 from planner.problems import Problem, merged, report
+from provenance import signatures
+from provenance.files import text
 
 FACTS_VARIABLE = "ansible_facts"
-_LOCK_VARIABLES = ("redoubt_images", "redoubt_model_locks", "redoubt_sources")
+_LOCK_VARIABLES = ("redoubt_images", "redoubt_model_locks", "redoubt_sources", signatures.VARIABLE)
 _DCGM_VERSION = "dcgm_package_version"
 _HOST_VARIABLES = (
     "redoubt_models",
@@ -53,7 +56,7 @@ class _Host:
         self.problems: list[Problem] = []
         self.unknown: set[str] = set()
         # What this host was told of drained hosts; known once its facts are.
-        self.drained: Mapping[str, Any] = _plain((raw.get(FACTS_VARIABLE) or {}).get("redoubt_drained") or {})
+        self.drained: Mapping[str, Any] = plain((raw.get(FACTS_VARIABLE) or {}).get("redoubt_drained") or {})
         self._evaluate = evaluate_one
         self._waiting = frozenset() if facts_known else inventory.needing(FACTS_VARIABLE, raw)
 
@@ -63,7 +66,7 @@ class _Host:
             if name not in self.names:
                 continue
             try:
-                self.values[name] = _plain(self._evaluate(name))
+                self.values[name] = plain(self._evaluate(name))
             except (AnsibleError, ValueError) as error:
                 self.unknown.add(name)
                 if name not in self._waiting:
@@ -109,6 +112,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
             kinds = inventory.kinds_of(name, groups)
             problems = [*host.problems, *inventory.check(host.variables, kinds, rules)]
             problems += [*inventory.sources(host.values.get("redoubt_sources")), *self._tls(host, kinds)]
+            problems += self._signatures(host, kinds, task_vars).problems
             found.extend(problem.on(name) for problem in problems)
         for name, host in list(hosts.items()):
             document = self._document(name, host, groups, partial(self._known, hosts, task_vars), later=not plan_only)
@@ -145,9 +149,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         return inventory.Rules(
             specs=options,
             renamed=renamed,
-            ignored=_plain(self._task.args.get("ignored_variables") or []),
-            planned=_plain(self._task.args.get("planned_variables") or []),
-            roles=_plain(self._task.args.get("roles_of_kinds") or {}),
+            ignored=plain(self._task.args.get("ignored_variables") or []),
+            planned=plain(self._task.args.get("planned_variables") or []),
+            roles=plain(self._task.args.get("roles_of_kinds") or {}),
             judges=judges,
         )
 
@@ -160,28 +164,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         judge = filter_loader.get("gateway_tls_problems")
         if judge is None or "gateway" not in kinds or host.values.get("gateway_tls_mode") != "files":
             return []
-        texts: dict[str, str] = {}
+        texts: list[str] = []
         for name in ("gateway_tls_certificate", "gateway_tls_key", "gateway_tls_ca"):
             value = host.values.get(name)
-            if not isinstance(value, str) or not value or "-----BEGIN" in value:
-                texts[name] = value if isinstance(value, str) else ""
-                continue
             try:
-                texts[name] = Path(self._loader.get_real_file(self._loader.path_dwim(value))).read_text(
-                    encoding="utf-8"
-                )
-            except (AnsibleError, OSError, ValueError) as error:
-                return [
-                    Problem(name, f"the file cannot be read ({_first_line(error)})", "give its path on this machine")
-                ]
+                texts.append(text(self._loader, value) if isinstance(value, str) and value else "")
+            except (OSError, ValueError) as error:
+                why = f"the file cannot be read ({_first_line(error)})"
+                return [Problem(name, why, "give its path on this machine")]
         names = host.values.get("gateway_server_names")
-        lines = judge.j2_function(
-            texts["gateway_tls_certificate"],
-            texts["gateway_tls_key"],
-            [str(name) for name in names] if isinstance(names, list) else [],
-            texts["gateway_tls_ca"],
-        )
+        served = [str(name) for name in names] if isinstance(names, list) else []
+        lines = judge.j2_function(texts[0], texts[1], served, texts[2])
         return [inventory.parse_line(str(line)) for line in lines]
+
+    def _signatures(self, host: _Host, kinds: Sequence[str], task_vars: Mapping[str, Any]) -> signatures.Verdict:
+        """Judge the signatures of a host's models."""
+        folder = f"{task_vars.get('inventory_dir')}/signatures"
+        return signatures.judge(host.values if "inference" in kinds else {}, folder, partial(text, self._loader))
 
     # Stage "plan"
 
@@ -194,7 +193,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         document = self._document(name, this, self._groups(), partial(self._known, others, task_vars))
         document |= {"plan_only": plan_only, "facts": self._facts(task_vars, plan_only=plan_only)}
         _, found = evaluate(document)
-        stack = None if plan_only else self._driver(this, inventory.kinds_of(name, self._groups()), task_vars)
+        kinds = inventory.kinds_of(name, self._groups())
+        verdict = self._signatures(this, kinds, task_vars)
+        document["warnings"] += verdict.warnings
+        found = [*found, *verdict.problems]  # what waited for facts was not judged before
+        stack = None if plan_only else self._driver(this, kinds, task_vars)
         if stack is not None:
             found = [*found, *stack.problems]
             document |= {"driver": dict(stack.expected), "warnings": [*document["warnings"], *stack.warnings]}
@@ -210,12 +213,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
     def _driver(this: _Host, kinds: Sequence[str], task_vars: dict[str, Any]) -> gpu_stack.Stack | None:
         """Return the decisions about the driver; None for a host that serves nothing with GPUs, or manages its own."""
         known = task_vars.get(FACTS_VARIABLE) or {}
-        gpu = _plain(known.get("redoubt_gpu"))
+        gpu = plain(known.get("redoubt_gpu"))
         managed = "inference" in kinds and this.values.get(driver_wishes.MANAGE) is not False
         if not gpu or not gpu["gpus"] or not managed or this.problems:
             return None
         wishes = driver_wishes.wishes(this.values)
-        made = gpu_stack.stack(gpu, _plain(known), wishes, datetime.now(UTC).date())
+        made = gpu_stack.stack(gpu, plain(known), wishes, datetime.now(UTC).date())
         brought = wishes.dcgm_version if wishes.source == "nvidia" else ""
         double = watch.dcgm_problems(brought, this.values.get("dcgm_method"), this.values.get(_DCGM_VERSION))
         return replace(made, problems=(*made.problems, *double))
@@ -247,15 +250,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
             "gpu_rows": (known.get("redoubt_gpu") or {}).get("gpus"),
             **own,
         }
-        return dict(_plain(facts))
+        return dict(plain(facts))
 
     # Both stages
 
     def _assumed(self) -> dict[str, Any]:
-        return dict(_plain(self._task.args.get("assumed_facts") or {}))
+        return dict(plain(self._task.args.get("assumed_facts") or {}))
 
     def _groups(self) -> dict[str, list[str]]:
-        raw = _plain(self._task.args.get("kinds") or {})
+        raw = plain(self._task.args.get("kinds") or {})
         unknown = sorted(set(raw) - set(inventory.KINDS))
         if unknown:
             known = ", ".join(inventory.KINDS)
@@ -283,17 +286,3 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
-
-
-def _plain(value: Any) -> Any:
-    """Return evaluated data without Ansible's own types, so that nothing is left to be evaluated later."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    for kind in (int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    return str(value)
