@@ -81,8 +81,7 @@ class StaticNginx:
         """What was answered so far."""
         lines = (self.root / "access.log").read_text().splitlines()
         return [
-            Sent(int(line[0]), int(line[1]), int(line[2]), line[3])
-            for line in (text.split(" ", 3) for text in lines)
+            Sent(int(line[0]), int(line[1]), int(line[2]), line[3]) for line in (text.split(" ", 3) for text in lines)
         ]
 
     def total(self) -> int:
@@ -101,7 +100,9 @@ def serving(root: Path, limits: str = "") -> Iterator[StaticNginx]:
     user = f"user {Path(root).owner()} {Path(root).group()};"
     configuration = CONFIGURATION.format(root=root, port=made.port, user=user, limits=limits)
     (root / "nginx.conf").write_text(configuration)
-    process = subprocess.Popen([programs.nginx(), "-e", root / "error.log", "-c", root / "nginx.conf", "-g", "daemon off;"])
+    process = subprocess.Popen(
+        [programs.nginx(), "-e", root / "error.log", "-c", root / "nginx.conf", "-g", "daemon off;"]
+    )
     try:
         _wait(made, process)
         yield made
@@ -140,9 +141,9 @@ def write_hub(root: Path, repo: str, commit: str, files: Mapping[str, bytes]) ->
         maps["commits"] += f'"{uri}" {commit};\n'
         if len(data) >= LARGE_FILE:
             item["lfs"] = {"oid": digests[path], "size": len(data), "pointerSize": 134}
-            maps["digests"] += f"\"{uri}\" '\"{digests[path]}\"';\n"
+            maps["digests"] += f'"{uri}" \'"{digests[path]}"\';\n'
             blob = digests[path]
-        maps["etags"] += f"\"{uri}\" '\"{blob}\"';\n"
+        maps["etags"] += f'"{uri}" \'"{blob}"\';\n'
         tree.append(item)
     name = quote(repo, safe="")
     for kind, text in maps.items():
