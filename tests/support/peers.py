@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tests.support import programs
@@ -37,10 +38,10 @@ class HubClient:
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start `hf` as the leader of its own process group."""
+        """Start `hf`."""
         quiet = subprocess.DEVNULL
         command = _hf(*arguments)
-        return subprocess.Popen(command, env=self._environment, stdout=quiet, stderr=quiet, start_new_session=True)
+        return subprocess.Popen(command, env=self._environment, stdout=quiet, stderr=quiet)
 
     def download(self, repo: str, commit: str, folder: Path) -> subprocess.CompletedProcess[str]:
         """Have a whole commit in a folder."""
@@ -79,10 +80,24 @@ def get_url(url: str, target: Path, temporary: Path, sha256: str = "") -> tuple[
 
 
 def kill_when(process: subprocess.Popen[bytes], due: Callable[[], bool]) -> bool:
-    """SIGKILL a process group (the process leads it) once something is so; tell whether it still ran then."""
+    """SIGKILL a process and all that it started once something is so; tell whether it still ran then."""
     while process.poll() is None:
         if due():
-            os.killpg(process.pid, signal.SIGKILL)
+            for number in (process.pid, *_descendants(process.pid)):
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
             process.wait()
             return True
     return False
+
+
+def _descendants(ancestor: int) -> list[int]:
+    """The processes below one, whatever session they are in: Ansible's workers make their own."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+    found = [ancestor]
+    for parent in found:
+        found += [number for number, above in parents.items() if above == parent]
+    return found[1:]
