@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from tests.support import programs
@@ -124,26 +125,32 @@ def _wait(made: StaticNginx, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"no answer from Nginx: {(made.root / 'error.log').read_text()}")
 
 
-def write_hub(root: Path, repo: str, commit: str, files: Mapping[str, bytes]) -> dict[str, str]:
+def write_hub(root: Path, repo: str, commit: str, files: Mapping[str, bytes | Path]) -> None:
     """Write, before Nginx starts, a repository at one commit as the hub's own protocol has it.
 
-    Returns the SHA-256 of each file.
+    A file may be given as its bytes or as where it is; the latter is only linked to, and has to be a large one.
     """
     www, maps, tree = root / "www", {"etags": "", "digests": "", "commits": ""}, []
-    digests = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
-    for path, data in sorted(files.items()):
+    for path, content in sorted(files.items()):
         place = www / repo / "resolve" / commit / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
-        blob = hashlib.sha1(b"blob %d\0%s" % (len(data), data), usedforsecurity=False).hexdigest()
-        item = {"type": "file", "path": path, "size": len(data), "oid": blob}
+        if isinstance(content, Path):
+            place.symlink_to(content)
+        else:
+            place.write_bytes(content)
+        size, etag = place.stat().st_size, ""
         uri = f"/{repo}/resolve/{commit}/{path}"
         maps["commits"] += f'"{uri}" {commit};\n'
-        if len(data) >= LARGE_FILE:
-            item["lfs"] = {"oid": digests[path], "size": len(data), "pointerSize": 134}
-            maps["digests"] += f'"{uri}" \'"{digests[path]}"\';\n'
-            blob = digests[path]
-        maps["etags"] += f'"{uri}" \'"{blob}"\';\n'
+        item: dict[str, Any] = {"type": "file", "path": path, "size": size}
+        if size >= LARGE_FILE:
+            with place.open("rb") as stream:
+                etag = hashlib.file_digest(stream, "sha256").hexdigest()
+            item |= {"oid": etag[:40], "lfs": {"oid": etag, "size": size, "pointerSize": 134}}
+            maps["digests"] += f'"{uri}" \'"{etag}"\';\n'
+        else:
+            blob = b"blob %d\0%s" % (size, place.read_bytes())
+            etag = item["oid"] = hashlib.sha1(blob, usedforsecurity=False).hexdigest()
+        maps["etags"] += f'"{uri}" \'"{etag}"\';\n'
         tree.append(item)
     name = quote(repo, safe="")
     for kind, text in maps.items():
@@ -155,4 +162,3 @@ def write_hub(root: Path, repo: str, commit: str, files: Mapping[str, bytes]) ->
             place = www / "api/models" / repo / kind / revision
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(json.dumps(document))
-    return digests
