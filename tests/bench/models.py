@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,25 +106,50 @@ def _measured(root: Path, name: str, files: Mapping[str, Path], limits: str) -> 
         yield Measured(nginx, model)
 
 
-def rates(size: int, place: Path, ways: Mapping[str, Callable[[Path], object]]) -> dict[str, list[int]]:
-    """MB/s of each way to have so many bytes in an empty folder, in turn, each time from the same start."""
-    found: dict[str, list[int]] = {name: [] for name in ways}
+@dataclass
+class Rounds:
+    """MB/s of each round of each way, and the processor seconds that it took, its children's included."""
+
+    size: int
+    mb_per_second: dict[str, list[int]] = field(default_factory=dict)
+    cpu_seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def measure(self, name: str, work: Callable[[], object]) -> None:
+        """Do it once."""
+        before, began = _cpu(), time.perf_counter()
+        work()
+        seconds = time.perf_counter() - began
+        self.mb_per_second.setdefault(name, []).append(round(self.size / seconds / 1e6))
+        self.cpu_seconds.setdefault(name, []).append(round(_cpu() - before, 2))
+
+    def ratios(self, ours: str, others: Sequence[str]) -> dict[str, float]:
+        """Our best round over the best one of each of the others."""
+        return {name: round(max(self.mb_per_second[ours]) / max(self.mb_per_second[name]), 2) for name in others}
+
+    def document(self) -> dict[str, Any]:
+        """Both tables, a line for each way."""
+        return {
+            "mb_per_second": {name: " ".join(map(str, found)) for name, found in self.mb_per_second.items()},
+            "cpu_seconds": {name: " ".join(map(str, found)) for name, found in self.cpu_seconds.items()},
+        }
+
+
+def _cpu() -> float:
+    return sum(os.times()[:4])
+
+
+def race(size: int, place: Path, ways: Mapping[str, Callable[[Path], object]]) -> Rounds:
+    """Each way to have so many bytes in an empty folder, in turn, each time from the same start."""
+    found = Rounds(size)
     for _ in range(ROUNDS):
         for name, work in ways.items():
             place.mkdir()
-            began = time.perf_counter()
-            work(place)
-            found[name].append(round(size / (time.perf_counter() - began) / 1e6))
+            found.measure(name, functools.partial(work, place))
             # The disk must not still be busy with what the one before has written.
             subprocess.run(["chmod", "-R", "u+w", place], check=True)
             subprocess.run(["rm", "-rf", place], check=True)
             subprocess.run(["sync"], check=True)
     return found
-
-
-def ratios(found: Mapping[str, Sequence[int]], ours: str, others: Sequence[str]) -> dict[str, float]:
-    """Our best round over the best one of each of the others."""
-    return {name: round(max(found[ours]) / max(found[name]), 2) for name in others}
 
 
 def quietly(command: Sequence[str], **settings: Any) -> None:

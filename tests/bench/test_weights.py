@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.models import COMMIT, FILES, Measured, large, many, quietly, rates, ratios
+from tests.bench.models import COMMIT, FILES, Measured, large, many, quietly, race
 from tests.bench.results import record
 from tests.support import programs
 from tests.support.peers import HubClient, aria2, curl, get_url
@@ -48,12 +48,12 @@ def test_one_large_file(tmp_path: Path) -> None:
             "get_url checksum": lambda place: module(it, place, sha256),
             "hf download + cache verify": lambda place: hub_client(it, place, True),
         }
-        found = rates(it.size, tmp_path / "place", {"ours": it.bring, **without, **proved})
+        found = race(it.size, tmp_path / "place", {"ours": it.bring, **without, **proved})
     figures = {
         "bytes": it.size,
-        "mb_per_second": found,
-        "ours_with_proof_over_each_without": ratios(found, "ours", list(without)),
-        "ours_with_proof_over_each_with": ratios(found, "ours", list(proved)),
+        **found.document(),
+        "ours_with_proof_over_each_without": found.ratios("ours", list(without)),
+        "ours_with_proof_over_each_with": found.ratios("ours", list(proved)),
     }
     record("weights_fetch_large", figures)
 
@@ -65,8 +65,8 @@ def test_one_large_file_where_the_wire_is_the_limit(tmp_path: Path) -> None:
             "ours": it.bring,
             "aria2c -x8": lambda place: quietly(aria2(it.url("big"), place / "big")),
         }
-        found = rates(it.size, tmp_path / "place", ways)
-    record("weights_fetch_wire", {"mb_per_second": found, "ratio": ratios(found, "ours", ["aria2c -x8"])})
+        found = race(it.size, tmp_path / "place", ways)
+    record("weights_fetch_wire", {**found.document(), "ratio": found.ratios("ours", ["aria2c -x8"])})
 
 
 def test_tree_of_many_files(tmp_path: Path) -> None:
@@ -87,6 +87,6 @@ def test_tree_of_many_files(tmp_path: Path) -> None:
             "aria2c -j8": aria2_list,
             "hf download": lambda place: hub_client(it, place, False),
         }
-        found = rates(it.size, tmp_path / "place", {"ours": it.bring, **without})
-    figures = {"files": FILES, "bytes": it.size, "mb_per_second": found}
-    record("weights_fetch_many", {**figures, "ours_with_proof_over": ratios(found, "ours", list(without))})
+        found = race(it.size, tmp_path / "place", {"ours": it.bring, **without})
+    figures = {"files": FILES, "bytes": it.size, **found.document()}
+    record("weights_fetch_many", {**figures, "ours_with_proof_over": found.ratios("ours", list(without))})

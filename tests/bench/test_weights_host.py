@@ -18,7 +18,7 @@ import pytest
 from ansible.module_utils.artifacts.models import verified
 from ansible.module_utils.artifacts.settling import Settings
 
-from tests.bench.models import FILES, HUGE, MIB, ROUNDS, Measured, huge, many
+from tests.bench.models import FILES, HUGE, MIB, ROUNDS, Measured, Rounds, huge, many
 from tests.bench.results import record
 
 pytestmark = pytest.mark.slow
@@ -53,19 +53,18 @@ def test_proving_all_again(tree: tuple[Measured, Path], tmp_path: Path) -> None:
         "hashlib, one core": hash_one_after_another,
         "sha256sum -c": lambda: subprocess.run(["sha256sum", "--status", "-c", tmp_path / "sums"], check=True),
     }
-    found: dict[str, list[int]] = {name: [] for name in ways}
+    found = Rounds(it.size)
     for _ in range(ROUNDS):
         for name, work in ways.items():
-            began = time.perf_counter()
-            work()
-            found[name].append(round(it.size / (time.perf_counter() - began) / 1e6))
-    best = {name: max(rounds) for name, rounds in found.items()}
+            found.measure(name, work)
     cores = os.cpu_count() or 1
     figures = {
         "cores": cores,
-        "mb_per_second": found,
-        "ours_over_cores_times_hashlib": round(best["ours"] / cores / best["hashlib, one core"], 2),
-        "ours_over_sha256sum": round(best["ours"] / best["sha256sum -c"], 2),
+        **found.document(),
+        "ours_over_hashlib_on_all_cores": round(
+            found.ratios("ours", ["hashlib, one core"])["hashlib, one core"] / cores, 2
+        ),
+        "ours_over": found.ratios("ours", ["sha256sum -c"]),
     }
     record("weights_verify", figures)
 
