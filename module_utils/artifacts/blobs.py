@@ -52,15 +52,24 @@ class Blobs:
         return made
 
     def take_in(self, source: Path, sha256: str) -> Path:
-        """Move a file whose bytes were proved and are on the disk into the store; return its place. Raises OSError."""
+        """Move a file whose bytes were proved into the store; return its place. Raises OSError.
+
+        Its name is on the disk after `sync`; the folders are many, and each sync of one costs a commit of the journal.
+        """
         target = self.path(sha256)
         if not target.parent.is_dir():
             target.parent.mkdir()
             target.parent.chmod(0o755)
-            sync_folder(target.parent.parent)
         os.chmod(source, FILE_MODE)
         os.replace(source, target)
         return target
+
+    def sync(self, digests: Collection[str]) -> None:
+        """Bring the names of blobs to the disk. Raises OSError."""
+        for folder in {self.path(sha256).parent for sha256 in digests}:
+            sync_folder(folder)
+        if digests:
+            sync_folder(self.root / "sha256")
 
     def link(self, sha256: str, target: Path, ledger: Ledger) -> None:
         """Give a blob another name. Where the file system allows no further link to it, copy. Raises OSError."""

@@ -16,7 +16,6 @@ from ansible.module_utils.fetch.journal import kept_cut, read_journal, write_pie
 from ansible.module_utils.fetch.kernel import sync_file_system
 from ansible.module_utils.fetch.sources import Item, Source
 
-from .blobs import sync_folder
 from .errors import Refusal
 from .ledger import Ledger
 from .manifest import FileEntry, Model
@@ -84,8 +83,7 @@ def supply(
         problems = _Arrivals(store, model, progress, ledger, done).fetch(lacking, sources, how)
     if problems:
         raise Refusal([*problems.values(), f"Nothing was published; {store.published(model)} is as it was"])
-    for folder in {store.blobs.path(sha256).parent for sha256 in wanted}:
-        sync_folder(folder)
+    store.blobs.sync(wanted)
     return done
 
 
@@ -199,7 +197,7 @@ class _Arrivals:
         if job.small:
             self._small.append(sha256)
             return
-        sync_folder(blobs.path(sha256).parent)
+        blobs.sync([sha256])
         write_pieces(blobs.pieces_of(sha256), job.cut, job.pieces.crc)
         job.journal_path.unlink(missing_ok=True)
         blobs.damaged(sha256).unlink(missing_ok=True)

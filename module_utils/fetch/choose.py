@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.parse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ def make_sources(listed: Sequence[Mapping[str, Any] | str], variable: str, netwo
     for index, item in enumerate(listed):
         where = variable if len(listed) == 1 else f"{variable}[{index}]"
         made.append(_source({"url": item} if isinstance(item, str) else item, where, network))
+    # What a source did wrong is noted under its name: two of one name would both be left for what one of them did.
+    seen: Counter[str] = Counter()
+    for source in made:
+        seen[source.name] += 1
+        if seen[source.name] > 1:
+            source.name += f" ({seen[source.name]})"
     return made
 
 

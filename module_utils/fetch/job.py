@@ -84,10 +84,10 @@ class Job:
         known = read_journal(self.journal_path, self.cut) if there and not self.small else {}
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if known else os.O_TRUNC)
         self.descriptor = os.open(self.path, flags, 0o600)
+        if self.small:
+            return  # written at once, from its start: reserving first would only make its pages twice
         with self.telling_no_space():
             allocate(self.descriptor, self.cut.size)
-        if self.small:
-            return
         # Written anew: a line that a power failure tore must not spoil those that are added behind it.
         self.journal_path.unlink(missing_ok=True)
         self.journal = Journal(self.journal_path, self.cut)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,12 @@ def manifest(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
 def model(files: Mapping[str, bytes], name: str = "tiny", revision: str = REVISIONS[0]) -> dict[str, Any]:
     """Return an item of `weights_models`."""
     return {"name": name, "revision": revision, "files": manifest(files)}
+
+
+def tensor_file(size: int, seed: int) -> bytes:
+    """Return a safetensors file with one tensor of so many bytes."""
+    header = json.dumps({f"layer.{seed}": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    return struct.pack("<Q", len(header)) + header + payload(size, seed)
 
 
 def write_tree(root: Path, files: Mapping[str, bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from ansible.module_utils.fetch.choose import make_sources
 from ansible.module_utils.fetch.http import Network
 from ansible.module_utils.fetch.sources import Folder
 from ansible.module_utils.fetch.web import Addresses, BlobStore, Hub, ModelScope, Web
+
+from tests.support.fault_server import serving
+from tests.unit.test_fetch_faults import assert_right, bring, item
 
 HUB = {"url": "https://hub.example.org/", "kind": "hub", "token": "t"}
 
@@ -52,3 +56,18 @@ def test_odd_source_is_refused_with_its_place_and_without_secrets(item: dict[str
 def test_authority_that_is_not_there_is_refused() -> None:
     with pytest.raises(Refusal, match="the certificate authority /no/ca for weights_source is not on the host"):
         make_sources(["https://x/y"], "weights_source", Network(ca_file="/no/ca"))
+
+
+def test_two_sources_at_one_address_are_two_sources(tmp_path: Path) -> None:
+    """What the first one lacks, the second one has: it must not be left for what the first one did."""
+    expired = {"tiny/big": "http://127.0.0.1:9/gone"}
+    with serving({"/tiny/big": b"b", f"/org/tiny/resolve/{'a' * 40}/hub": b"h", "/by/address": b"a"}) as server:
+        listed: list[Any] = [
+            {"kind": "addresses", "urls": {**expired, "tiny/one": f"{server.base}/nothing"}},
+            {"kind": "addresses", "urls": {"tiny/one": f"{server.base}/by/address"}},
+            server.base,
+            {"url": server.base, "kind": "hub"},
+        ]
+        sources = make_sources(listed, "weights_sources", Network())
+        items = [item("one", b"a"), item("big", b"b"), replace(item("hub", b"h"), repo="org/tiny")]
+        assert_right(tmp_path, bring(tmp_path, items, *sources))
