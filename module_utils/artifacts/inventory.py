@@ -15,6 +15,7 @@ from .store import Store
 from .survey import Stamp
 
 INVENTORY = "inventory.json"
+SCHEMA = 1
 METRICS = "redoubt_weights_care.prom"
 HELP = {
     "stored_bytes": "Bytes of the store, each file once",
@@ -26,12 +27,13 @@ HELP = {
 
 
 def read_inventory(state: Path) -> dict[str, Any]:
-    """Return the inventory as it was last written; {} when there is none."""
+    """Return the inventory as it was last written; {} when there is none of this version."""
     try:
         found = json.loads((state / INVENTORY).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    ours = isinstance(found, dict) and found.get("schema") == SCHEMA and isinstance(found.get("models"), dict)
+    return found if ours else {}
 
 
 def refresh(
@@ -65,7 +67,7 @@ def inventory(store: Store, ledger: Ledger, used: References, reproof: Mapping[s
         models.setdefault(name, {})[short] = _revision(store, ledger, used, tree, [x for x in held if tree in x.trees])
     proofs = [row["oldest_proof"] for rows in models.values() for row in rows.values() if row["oldest_proof"]]
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "updated": 0,
         "directory": str(store.models),
         "files": len(held),

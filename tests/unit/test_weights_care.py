@@ -386,7 +386,7 @@ def test_proofs_of_an_earlier_version_are_as_old_as_their_bytes(site: Site) -> N
     assert (changed, outcome.bytes_hashed, site.inventory()["oldest_proof"]) == (False, 0, 1000)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"reproof": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1, "models": {}, "reproof": 3}'])
 def test_broken_inventory_is_written_anew(site: Site, text: str) -> None:
     site.bring(ONE)
     (site.store.state / "inventory.json").write_text(text)
@@ -395,7 +395,7 @@ def test_broken_inventory_is_written_anew(site: Site, text: str) -> None:
 
 
 def test_metrics_name_only_what_is_known() -> None:
-    document = {"bytes": 5, "oldest_proof": None, "reproof": None, "models": {}}
+    document: dict[str, Any] = {"bytes": 5, "oldest_proof": None, "reproof": None, "models": {}}
     assert [line for line in metrics_text(document).splitlines() if line[0] != "#"] == [
         "redoubt_weights_stored_bytes 5"
     ]
