@@ -117,7 +117,7 @@ def test_immutable_files(host: Host, play: Play, listed: list[dict[str, Any]]) -
     assert play(weights_protect="immutable").changed == 0
     host.check_output("systemctl start %s", SERVICE)
     # Another revision has links to immutable files, and the first one can be removed.
-    second = {"weights_models": [listed[1]], "weights_source": "file:///media/trees/second"}
+    second: dict[str, Any] = {"weights_models": [listed[1]], "weights_source": "file:///media/trees/second"}
     assert play(weights_protect="immutable", **second).status == 0
     assert play(weights_protect="immutable", weights_keep_revisions=1, **second).status == 0
     assert not host.file(FIRST).exists
