@@ -112,23 +112,21 @@ def test_immutable_files(host: Host, play: Play, listed: list[dict[str, Any]]) -
         assert run.status != 0
         pytest.skip("this lab host may not set the flag; the refusal was seen")
     assert (run.status, run.changed) == (0, 1)
-    assert host.run("echo x >> %s", SHARD).rc != 0
+    assert host.run("printf '' >> %s", SHARD).rc != 0
     assert host.run("rm -f %s", SHARD).rc != 0
     assert play(weights_protect="immutable").changed == 0
     host.check_output("systemctl start %s", SERVICE)
     # Another revision has links to immutable files, and the first one can be removed.
     second: dict[str, Any] = {"weights_models": [listed[1]], "weights_source": "file:///media/trees/second"}
-    assert play(weights_protect="immutable", **second).status == 0
     assert play(weights_protect="immutable", weights_keep_revisions=1, **second).status == 0
     assert not host.file(FIRST).exists
-    assert play(weights_protect="immutable").status == 0
+    assert host.run("rm -f %s", f"{SECOND}/config.json").rc != 0
     assert play().changed == 1
-    host.check_output("cp %s /root/copy && cat /root/copy >> %s", f"{FIRST}/config.json", f"{FIRST}/config.json")
-    assert play().changed == 1  # the flag is gone, so that was possible, and it is mended
+    host.check_output("printf '' >> %s", SHARD)  # opened for writing: the flag is gone
 
 
 def test_revision_of_a_release_is_kept_and_goes_with_it(host: Host, play: Play, listed: list[dict[str, Any]]) -> None:
-    second = {
+    second: dict[str, Any] = {
         "weights_models": [listed[1]],
         "weights_source": "file:///media/trees/second",
         "weights_keep_revisions": 1,
