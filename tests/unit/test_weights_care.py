@@ -20,7 +20,7 @@ from ansible.module_utils.artifacts import reading, reproof
 from ansible.module_utils.artifacts.inventory import METRICS, metrics_text, read_inventory
 from ansible.module_utils.artifacts.ledger import Ledger
 from ansible.module_utils.artifacts.manifest import parse_models
-from ansible.module_utils.artifacts.models import absent, present, verified
+from ansible.module_utils.artifacts.models import absent, planned, present, verified
 from ansible.module_utils.artifacts.reading import hash_from_disk
 from ansible.module_utils.artifacts.reproof import Report, reprove
 from ansible.module_utils.artifacts.settling import Outcome, Settings
@@ -223,6 +223,25 @@ def test_a_run_gets_the_store_while_files_are_read_and_the_result_waits_for_a_ru
     assert site.bring(ONE, TWO)[1][0].fetched == ["own.dat"]
     # The links of the second model moved ctime while the shared files were read: they are proved all the same.
     assert site.bring(ONE, TWO)[1][1].bytes_hashed == 0
+
+
+def test_file_that_got_a_link_while_it_was_read_counts_as_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.bring(ONE)
+    path = site.tree("one") / "shared.dat"
+    ledger = Ledger.read(site.store.ledger_file)
+    ledger.note(path.stat(), digest(FIRST["shared.dat"]), 1000.0)
+    ledger.write()
+
+    def linked(place: Path, tick: Callable[[int], None]) -> tuple[str, int]:
+        site.bring(ONE, TWO)  # moves its ctime
+        answer: tuple[str, int] = hash_from_disk(place, tick)
+        return answer
+
+    monkeypatch.setattr(reproof, "hash_from_disk", linked)
+    site.reprove()
+    proof = Ledger.read(site.store.ledger_file).proof(path.stat())
+    assert proof is not None
+    assert proof.when > 1000
 
 
 def test_file_that_was_replaced_while_it_was_read_is_left_as_it_is(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,6 +454,7 @@ def test_unlisted_models_go_only_when_asked_and_unused(site: Site) -> None:
     site.release(2, site.tree("two"))
     assert site.bring(ONE, keep_unlisted=False)[0] is False
     assert site.bring(keep_unlisted=False)[0] is False
+    assert planned(site.store, [], Settings(keep_unlisted=False))[0] is False  # a list that is empty by mistake
     (site.releases / "releases/2").rename(site.releases / "releases/.failed")
     assert site.bring(ONE, keep_unlisted=False, check=True)[0] is True
     assert site.tree("two").is_dir()

@@ -19,12 +19,13 @@ from ansible.module_utils.artifacts.settling import Outcome, Settings
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.fetch.sources import Folder
 
-from tests.support.weight_trees import REVISIONS, model, write_tree
+from tests.support.weight_trees import REVISIONS, digest, model, write_tree
 
 SHARED = {"config.json": b"{}", "shared.dat": b"s" * 100_000}
 FIRST = {**SHARED, "own.dat": b"1" * 50_000}
 SECOND = {**SHARED, "own.dat": b"2" * 60_000}
 ONE, TWO = model(FIRST, name="one"), model(SECOND, name="two")
+ONE_OF_TWO = digest(SECOND["own.dat"])
 LATER = model(SECOND, name="one", revision=REVISIONS[1])
 
 
@@ -98,6 +99,18 @@ def test_all_work_on_a_store_goes_on_with_immutable_files(site: Site) -> None:
     absent(site.store, [("two", None)], Settings(protect=IMMUTABLE))
     assert not site.tree("two").exists()
     assert converged(site, LATER, keep_revisions=1)
+
+
+def test_blob_that_no_tree_has_any_more_is_removed(site: Site) -> None:
+    site.bring(ONE, TWO)
+    path = site.tree("two") / "own.dat"
+    blob = site.store.blobs.path(ONE_OF_TWO)
+    loosen(path)
+    path.unlink()
+    protect(blob, IMMUTABLE)
+    absent(site.store, [("two", None)], Settings(protect=IMMUTABLE))
+    assert not blob.exists()
+    assert converged(site, ONE)
 
 
 def test_damage_to_a_file_that_two_models_share_is_mended(site: Site) -> None:
