@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from planner import gpu_checks
+from planner import gpu_checks, weights_checks
 from planner.table import since
 
 Check = dict[str, Any]
@@ -51,19 +51,6 @@ def doctor_engine_checks(engine: Document) -> list[Check]:
     ]
 
 
-def _weights_check(engine: Document, manifests: dict[str, Document], deep: bool) -> Check:
-    weights = engine["weights"]
-    return {
-        "id": f"weights.{weights['name']}",
-        "kind": "weights",
-        "root": weights["path"].rsplit("/", 2)[0],
-        "stamps": "/var/lib/redoubt/weights",
-        "model": manifests[weights["name"]],
-        "deep": deep,
-        "remedy": "Run the weights playbook: it fetches what is damaged again and proves it.",
-    }
-
-
 def _monitoring_checks(url: str, drained: list[str]) -> list[Check]:
     return [
         {
@@ -97,18 +84,19 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
         checks.append({"id": "host.drained", "kind": "told", "detail": f"{since(own)}; its engines were not examined"})
     for engine in plan["engines"]:
         checks += [] if own else doctor_engine_checks(engine)
-        checks.append(_weights_check(engine, manifests, settings["deep"]))
+        checks.append(weights_checks.model(engine, manifests, deep=settings["deep"]))
     if plan.get("gpu_stack"):
         checks += gpu_checks.checks(plan)
     if plan["engines"]:
-        checks.append(
+        checks += [
+            weights_checks.proofs(),
             {
                 "id": "release.current",
                 "kind": "release",
                 "path": "/opt/redoubt/current",
                 "remedy": "Run the serve playbook; it writes a release and moves the link.",
-            }
-        )
+            },
+        ]
     if plan.get("gateway"):
         checks += [
             {

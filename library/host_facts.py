@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
+from ansible.module_utils.artifacts.inventory import read_inventory
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.drained import read_marks
 from ansible.module_utils.facts import ansible_collector, default_collectors
@@ -41,6 +43,10 @@ options:
     description: Folder that holds published weights as NAME/REVISION.
     type: path
     default: /srv/redoubt/models
+  weights_state_dir:
+    description: Folder that holds the inventory of the weights.
+    type: path
+    default: /var/lib/redoubt/weights
 author:
   - Redoubt contributors
 """
@@ -54,8 +60,8 @@ EXAMPLES = r"""
 RETURN = r"""
 ansible_facts:
   description: >-
-    Ansible's facts; redoubt_host with disks, cpus, memory_bytes, gpus, images and weights; redoubt_gpu (see gpu_facts)
-    on a host with NVIDIA GPUs; redoubt_drained.
+    Ansible's facts; redoubt_host with disks, cpus, memory_bytes, gpus, images, weights and tensor_bytes (by folder);
+    redoubt_gpu (see gpu_facts) on a host with NVIDIA GPUs; redoubt_drained.
   returned: always
   type: dict
 """
@@ -131,6 +137,17 @@ def published_weights(root: str) -> list[str]:
     return sorted(found)
 
 
+def tensor_bytes(state_dir: str) -> dict[str, int]:
+    """Return the bytes of the tensors of each published folder, as far as the headers of its files say."""
+    found = {}
+    for revisions in read_inventory(Path(state_dir)).get("models", {}).values():
+        for row in revisions.values():
+            size = row["facts"].get("tensor_bytes")
+            if size:
+                found[row["path"]] = size
+    return found
+
+
 def main() -> None:
     """Gather and answer."""
     module = AnsibleModule(
@@ -139,6 +156,7 @@ def main() -> None:
             "gather_timeout": {"type": "int", "default": 10},
             "paths": {"type": "list", "elements": "str", "default": []},
             "models_root": {"type": "path", "default": "/srv/redoubt/models"},
+            "weights_state_dir": {"type": "path", "default": "/var/lib/redoubt/weights"},
         },
         supports_check_mode=True,
     )
@@ -157,6 +175,7 @@ def main() -> None:
         "gpus": count_gpus(Host()),
         "images": docker_images(),
         "memory_bytes": memory_bytes(),
+        "tensor_bytes": tensor_bytes(module.params["weights_state_dir"]),
         "weights": published_weights(module.params["models_root"]),
     }
     if facts["redoubt_host"]["gpus"]:

@@ -12,6 +12,7 @@ from typing import Any
 from ansible.module_utils.artifacts.errors import Refusal, answer
 from ansible.module_utils.artifacts.manifest import parse_models
 from ansible.module_utils.artifacts.models import absent, planned, present, verified
+from ansible.module_utils.artifacts.protection import KINDS as PROTECTIONS
 from ansible.module_utils.artifacts.settling import MOST_WORKERS, Settings
 from ansible.module_utils.artifacts.sources import CONTROLLER
 from ansible.module_utils.artifacts.staging import How
@@ -73,7 +74,8 @@ options:
   no_proxy: {description: Hosts and domains without a proxy, separated by commas, type: str, default: ""}
   state:
     description:
-      - C(present) brings what is missing or wrong. C(verified) changes nothing and fails on a fault.
+      - C(present) brings what is missing or wrong. C(verified) changes no model and fails on a fault.
+        What it read it writes down, so that the next C(present) mends it.
       - C(planned) returns which files C(present) would need. C(absent) removes.
     type: str
     choices: [present, verified, planned, absent]
@@ -88,7 +90,22 @@ options:
     description: Where progress is written for Prometheus (node exporter), if its folder is there
     type: path
     default: /var/lib/redoubt/textfile/redoubt_weights.prom
-  keep_revisions: {description: Revisions kept per model with the wanted one, type: int, default: 2}
+  keep_revisions:
+    description: Revisions kept per model with the wanted one; those that a release refers to are kept besides
+    type: int
+    default: 2
+  keep_unlisted:
+    description: Whether models stay that are not listed; if not, those that no release refers to are removed
+    type: bool
+    default: true
+  releases_dir: {description: Where the host's releases are, type: path, default: /opt/redoubt}
+  protect:
+    description:
+      - C(immutable) sets the file system's immutable flag on every file, C(verity) fs-verity.
+        Refused where the file system, or the rights of the run, do not allow it.
+    type: str
+    choices: [none, immutable, verity]
+    default: none
   allow_pickle:
     {description: Models or model/path whose pickle files may come, type: list, elements: str, default: []}
   allow_code:
@@ -131,10 +148,13 @@ pending: {description: Whether C(present) would do anything, type: bool, returne
 needed: {description: "Files to bring (model, path, size, folder)", type: list, returned: planned}
 removed: {description: Folders removed, type: list, returned: absent}
 bytes: {description: Bytes copied, type: int, returned: present}
+reproof_installed:
+  {description: "Whether the role's timer is on the host", type: bool, returned: present and planned}
 seconds: {description: Time taken, type: float, returned: always}
 """
 
 
+TIMER = Path("/etc/systemd/system/redoubt-weights-reproof.timer")
 SOURCE = {
     "url": {"type": "str", "default": ""},
     "kind": {"type": "str", "choices": list(KINDS), "default": "tree"},
@@ -158,6 +178,9 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
         workers=params["workers"],
         how=How(limits),
         keep_revisions=params["keep_revisions"],
+        keep_unlisted=params["keep_unlisted"],
+        releases=Path(params["releases_dir"]),
+        protect=params["protect"],
         reserve_bytes=params["reserve_bytes"],
         progress_file=Path(params["progress_file"]),
         metrics_file=Path(params["metrics_file"]),
@@ -165,12 +188,12 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
     )
     if params["state"] == "absent":
         wanted = [(str(item["name"]), item.get("revision")) for item in params["models"]]
-        removed = absent(store, wanted, check)
+        removed = absent(store, wanted, settings)
         return {"changed": bool(removed), "removed": removed}
     models = parse_models(params["models"], params["allow_pickle"], params["allow_code"])
     if params["state"] == "planned":
         pending, needed = planned(store, models, settings)
-        return {"changed": False, "pending": pending, "needed": needed}
+        return {"changed": False, "pending": pending, "needed": needed, "reproof_installed": TIMER.exists()}
     if params["state"] == "verified":
         verdicts = verified(store, models, settings, params["deep"])
         texts = [fault["text"] for verdict in verdicts for fault in verdict["faults"]]
@@ -192,6 +215,7 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
         "changed": changed,
         "models": [vars(item) for item in outcomes],
         "warnings": [f"{item.name}: {text}" for item in outcomes for text in item.warnings],
+        "reproof_installed": TIMER.exists(),
         "bytes": sum(item.bytes_copied for item in outcomes),
         "diff": {"before": "", "after": "".join(f"{line}\n" for line in lines)},
     }
@@ -217,6 +241,9 @@ def main() -> None:
             "progress_file": {"type": "path", "default": "/var/lib/redoubt/progress/weights.json"},
             "metrics_file": {"type": "path", "default": "/var/lib/redoubt/textfile/redoubt_weights.prom"},
             "keep_revisions": {"type": "int", "default": 2},
+            "keep_unlisted": {"type": "bool", "default": True},
+            "releases_dir": {"type": "path", "default": "/opt/redoubt"},
+            "protect": {"choices": list(PROTECTIONS), "default": "none"},
             "allow_pickle": {"type": "list", "elements": "str", "default": []},
             "allow_code": {"type": "list", "elements": "str", "default": []},
             "reserve_bytes": {"type": "int", "default": 0},

@@ -3,7 +3,8 @@
 """The doctor's checks: each looks at one thing and says (ok, detail). Standard library only, Python 3.9+.
 
 A check is data, `{id, kind, remedy, ...}`: the list for a host is computed by a pure filter on the control
-host, so that the code here decides nothing. Checks of the gateway's policy are in `gateway_checks`.
+host, so that the code here decides nothing. Checks of the gateway's policy are in `gateway_checks`, of the weights in
+`weights_checks`.
 """
 
 from __future__ import annotations
@@ -21,16 +22,12 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Tuple
 from urllib.parse import urlencode
 
-from ansible.module_utils.artifacts.errors import Refusal
-from ansible.module_utils.artifacts.manifest import parse_models
-from ansible.module_utils.artifacts.models import verified
-from ansible.module_utils.artifacts.settling import Settings
-from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.config_files import load_snapshots, snapshot
 from ansible.module_utils.gateway_checks import GATEWAY_KINDS
 from ansible.module_utils.gpu import figures
 from ansible.module_utils.gpu.checks import GPU_KINDS
 from ansible.module_utils.probes import ask, http_request, run
+from ansible.module_utils.weights_checks import WEIGHTS_KINDS
 
 Check = Dict[str, Any]
 Answer = Tuple[bool, str]
@@ -222,19 +219,6 @@ def _release(check: Check) -> Answer:
     return True, f"release {current.resolve().name}"
 
 
-def _weights(check: Check) -> Answer:
-    row = check["model"]
-    try:
-        # Whether pickles and programs are wanted was decided earlier.
-        models = parse_models([row], allow_pickle=[row["name"]], allow_code=[row["name"]])
-    except Refusal as refusal:
-        return False, str(refusal)
-    verdict = verified(Store(Path(check["root"]), Path(check["stamps"])), models, Settings(), check["deep"])[0]
-    if not verdict["ok"]:
-        return False, "; ".join(fault["text"] for fault in verdict["faults"])
-    return True, f"{verdict['files']} files in {verdict['path']}, {verdict['bytes_hashed']:,} bytes read and proved"
-
-
 KINDS: Dict[str, Callable[[Check], Answer]] = {
     "unit": _unit,
     "container": _container,
@@ -250,9 +234,9 @@ KINDS: Dict[str, Callable[[Check], Answer]] = {
     "targets": _targets,
     "rules": _rules,
     "release": _release,
-    "weights": _weights,
     **GATEWAY_KINDS,
     **GPU_KINDS,
+    **WEIGHTS_KINDS,
 }
 
 

@@ -191,7 +191,7 @@ class _Maker:
         rendered = engine.render(Start(model, image, mount, devices), self.problems)
         if lock is None:
             return None
-        facts.check_resources(model, self.document.facts, lock, self.problems, cpu=not devices)
+        facts.check_resources(model, self.document.facts, lock, MODELS_ROOT, self.problems, cpu=not devices)
         self.artifacts.weights.setdefault(lock.name, replace(lock, repo=lock.repo or model.repo))
         return {
             "name": model.name,

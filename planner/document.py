@@ -120,6 +120,7 @@ class Facts:
     """What was seen on the host itself; None = not known.
 
     disks: path -> (filesystem, free bytes); images: identifiers of images that Docker has; weights: published folders;
+    tensor_bytes: published folder -> bytes of its tensors, as their headers say;
     gpu_rows: what gpu_facts says of each GPU, empty = not known.
     """
 
@@ -132,6 +133,7 @@ class Facts:
     disks: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     images: frozenset[str] = frozenset()
     weights: frozenset[str] = frozenset()
+    tensor_bytes: Mapping[str, int] = field(default_factory=dict)
     gpu_rows: tuple[Mapping[str, object], ...] = ()
 
 

@@ -85,8 +85,11 @@ def _check_disk(document: Document, disk: Sequence[Mapping[str, Any]], problems:
             problems.add(f"disk of {document.host} ({filesystem})", why, fix)
 
 
-def check_resources(model: Model, facts: Facts, lock: Lock, problems: Problems, *, cpu: bool) -> None:
-    """Note limits that the host cannot give, and warn where a model without a GPU gets too little memory."""
+def check_resources(model: Model, facts: Facts, lock: Lock, models_root: str, problems: Problems, *, cpu: bool) -> None:
+    """Note limits that the host cannot give, also the memory that a model without a GPU needs.
+
+    Where the model is on the host already, its tensors count, as their headers say; else all of its files.
+    """
     where = f"{model.where}.resources"
     limits = model.resources
     if limits.cpus is not None and facts.cpus is not None and limits.cpus > facts.cpus:
@@ -98,7 +101,8 @@ def check_resources(model: Model, facts: Facts, lock: Lock, problems: Problems, 
         problems.add(f"{where}.memory", why, "lower it, or leave it out for no limit", limits.memory)
     if not cpu:
         return
-    needed = lock.total_size + (limits.kv_cache_gib or 1) * 2**30
+    weights = facts.tensor_bytes.get(f"{models_root}/{lock.name}/{lock.revision[:12]}", lock.total_size)
+    needed = weights + (limits.kv_cache_gib or 1) * 2**30
     available = memory if memory is not None else facts.memory
     if available is not None and needed > available:
         why = f"weights and KV cache need {size(needed)}, but there is only {size(available)}"

@@ -212,6 +212,8 @@ def _facts(raw: object) -> Facts:
     for path, disk in disks_raw.items() if isinstance(disks_raw, Mapping) else ():
         if isinstance(disk, Mapping) and isinstance(disk.get("free_bytes"), int):
             disks[str(path)] = (str(disk.get("filesystem", path)), disk["free_bytes"])
+    tensors_raw = raw.get("tensor_bytes")
+    tensors = tensors_raw if isinstance(tensors_raw, Mapping) else {}
     return Facts(
         system=str(raw["system"]) if raw.get("system") else None,
         version=str(raw["version"]) if raw.get("version") else None,
@@ -222,5 +224,6 @@ def _facts(raw: object) -> Facts:
         disks=disks,
         images=words("images"),
         weights=words("weights"),
+        tensor_bytes={str(path): size for path, size in tensors.items() if isinstance(size, int)},
         gpu_rows=tuple(rows) if isinstance(rows := raw.get("gpu_rows"), list | tuple) else (),
     )

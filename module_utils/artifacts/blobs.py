@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .ledger import Ledger
+from .protection import loosen
 
 FILE_MODE = 0o444
 # More names than one inode may have (ext4: 65,000), or a file system without hard links.
@@ -61,6 +62,7 @@ class Blobs:
             target.parent.mkdir()
             target.parent.chmod(0o755)
         os.chmod(source, FILE_MODE)
+        loosen(target)
         os.replace(source, target)
         return target
 
@@ -107,8 +109,10 @@ class Blobs:
             return False
         keep, change = (blob, path) if ledger.digest(here) == sha256 else (path, blob)
         temporary = self.partial / f"{sha256}.link"
+        loosen(temporary)
         temporary.unlink(missing_ok=True)
         old = os.lstat(change)
+        loosen(change)
         with ledger.moving([keep], lambda _: keep):
             os.link(keep, temporary)
             os.replace(temporary, change)
@@ -134,6 +138,7 @@ class Blobs:
     def remove(self, path: Path, ledger: Ledger) -> int:
         """Remove a blob and what is known of it; return its bytes. Raises OSError."""
         found = os.lstat(path)
+        loosen(path)
         path.unlink()
         self.pieces_of(path.name).unlink(missing_ok=True)
         ledger.forget(found)

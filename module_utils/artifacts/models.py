@@ -6,16 +6,22 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.fetch.sources import Source
 
+from .holdings import references
+from .inventory import METRICS, refresh
 from .ledger import Ledger
 from .manifest import Model
 from .progress import Progress
-from .settling import Outcome, Settings, is_here, look, prune, refuse_early, settle
+from .reading import Reading
+from .reproof import note_what_was_read
+from .settling import Outcome, Settings, is_here, look, refuse_early, settle
 from .store import Store
 from .survey import Stamp, survey
+from .tidying import protect_files, prune, prune_unlisted, refuse_protection, unreadable
 
 
 def present(
@@ -26,23 +32,29 @@ def present(
     ``sources`` None means that the control host has put the files into the staging folders already.
     Raises Refusal (nothing half-copied is ever visible then) and OSError.
     """
-    with _holding(store, settings.check) as (made, ledger), ThreadPoolExecutor(settings.threads) as pool:
+    with _holding(store, settings) as (made, ledger), ThreadPoolExecutor(settings.threads) as pool:
         progress = _progress(settings, sum(_doubtful_bytes(store, model, ledger) for model in models))
         work = [look(store, model, pool, progress, ledger) for model in models]
         refuse_early(store, work, sources, settings)
+        used = references(store, settings.releases)
         lacking = {entry.sha256: entry.size for item in work for entry in item.needed if not is_here(store, entry)}
         progress.total += sum(lacking.values())
         changed = made
         outcomes: list[Outcome] = []
         for item in work:
             outcome = settle(store, item, sources, settings, pool, progress, ledger)
-            outcome.pruned = prune(store, item.model, settings, ledger)
+            outcome.pruned = prune(store, item.model, settings, used, ledger)
             changed = changed or outcome.state != "present" or bool(outcome.pruned)
             outcomes.append(outcome)
+        if outcomes:
+            outcomes[0].pruned += prune_unlisted(store, models, settings, used, ledger)
+            outcomes[0].warnings += unreadable(used)
+            changed = changed or bool(outcomes[0].pruned)
         if not settings.check:
             for path in store.leftovers(models):
                 store.delete(path, ledger)
             store.collect(models, ledger)
+        changed = protect_files(store, settings, ledger) or changed
         progress.finish()
         return changed, outcomes
 
@@ -53,15 +65,16 @@ def planned(store: Store, models: Sequence[Model], settings: Settings) -> tuple[
     Each file is ``{model, path, size, folder}``; folder is where it is to be put. Raises Refusal when they do not
     fit, OSError.
     """
-    with _holding(store, settings.check) as (made, ledger), ThreadPoolExecutor(settings.threads) as pool:
+    with _holding(store, settings) as (made, ledger), ThreadPoolExecutor(settings.threads) as pool:
         dry = replace(settings, check=True)
         progress = _progress(dry, 0)
         work = [look(store, model, pool, progress, ledger) for model in models]
         refuse_early(store, work, None, settings)
-        pending = made
+        used = references(store, settings.releases)
+        pending = bool(made or prune_unlisted(store, models, dry, used, ledger) or protect_files(store, dry, ledger))
         for item in work:
             outcome = settle(store, item, None, dry, pool, progress, ledger)
-            pruned = prune(store, item.model, dry, ledger)
+            pruned = prune(store, item.model, dry, used, ledger)
             pending = pending or outcome.state != "present" or bool(outcome.bytes_hashed or pruned)
         return pending, [
             {
@@ -77,11 +90,13 @@ def planned(store: Store, models: Sequence[Model], settings: Settings) -> tuple[
 
 
 def verified(store: Store, models: Sequence[Model], settings: Settings, deep: bool) -> list[dict[str, Any]]:
-    """Return one verdict per model, ``{name, revision, path, ok, files, bytes_hashed, faults}``; changes nothing.
+    """Return one verdict per model, ``{name, revision, path, ok, files, bytes_hashed, faults}``; changes no model.
 
-    ``deep`` hashes every file again; otherwise only those whose stamp does not fit. Raises OSError.
+    ``deep`` hashes every file again; otherwise only those whose stamp does not fit. What was read is written down where
+    that is possible, so that the next run mends what was found, and no proof is made twice. Raises OSError.
     """
     verdicts: list[dict[str, Any]] = []
+    read: list[Reading] = []
     with ThreadPoolExecutor(settings.threads) as pool:
         progress = _progress(settings, sum(model.total_size for model in models) if deep else 0)
         ledger = Ledger.read(store.ledger_file)
@@ -90,6 +105,7 @@ def verified(store: Store, models: Sequence[Model], settings: Settings, deep: bo
             found = survey(
                 root, model, ledger, Stamp.read(store.stamp(model)), pool, progress, deep, store.blobs.pieces_of
             )
+            read += found.read
             faults = [{**vars(fault), "text": fault.text(root)} for fault in found.faults]
             faults += [
                 {
@@ -116,43 +132,54 @@ def verified(store: Store, models: Sequence[Model], settings: Settings, deep: bo
                 }
             )
         progress.finish()
+    if not settings.check:
+        note_what_was_read(store, read, settings.releases)
     return verdicts
 
 
-def absent(store: Store, wanted: Sequence[tuple[str, str | None]], check: bool) -> list[str]:
+def absent(store: Store, wanted: Sequence[tuple[str, str | None]], settings: Settings) -> list[str]:
     """Remove models (name, revision; no revision means all of them); return the folders removed. Raises OSError."""
     removed: list[str] = []
     if not store.models.is_dir():
         return removed
-    with _holding(store, check) as (_, ledger):
+    with _holding(store, settings) as (_, ledger):
         for name, revision in wanted:
             for short in store.revisions(name):
                 if revision is None or revision.startswith(short):
                     removed.append(str(store.models / name / short))
-                    if not check:
+                    if not settings.check:
                         store.remove(name, short, ledger)
-        if removed and not check:
+        if removed and not settings.check:
             store.collect([], ledger)
+            protect_files(store, settings, ledger)
     return removed
 
 
 @contextlib.contextmanager
-def _holding(store: Store, check: bool) -> Iterator[tuple[bool, Ledger]]:
+def _holding(store: Store, settings: Settings) -> Iterator[tuple[bool, Ledger]]:
     """Make the directories, keep other runs away, read what is proved and write it down however the work ends.
 
-    In check mode only tell whether directories are missing.
+    In check mode only tell whether directories are missing. Raises Refusal where files cannot be protected as wished.
     """
-    if check:
+    if settings.check:
         there = all(path.is_dir() for path in (store.models, store.incoming, store.state))
         yield not there, Ledger.read(store.ledger_file)
         return
     made = store.prepare()
     with store.locked():
+        refuse_protection(store, settings)
         ledger = Ledger.read(store.ledger_file)
         try:
             yield made, ledger
         finally:
             ledger.write()
+            refresh(store, ledger, settings.releases, _care_metrics(settings))
+
+
+def _care_metrics(settings: Settings) -> Path | None:
+    """Return the re-proof's metrics, if a re-proof has ever written them: a mended file is then told at once."""
+    beside = settings.metrics_file.with_name(METRICS) if settings.metrics_file is not None else None
+    return beside if beside is not None and beside.is_file() else None
 
 
 def _progress(settings: Settings, total: int) -> Progress:

@@ -99,7 +99,7 @@ class Progress:
         with contextlib.suppress(OSError):
             write_json(self.path, document, mode=0o644)
             if self.metrics is not None and self.metrics.parent.is_dir():
-                _write_text(self.metrics, metrics_text(document), 0o644)
+                write_text(self.metrics, metrics_text(document), 0o644)
 
 
 def metrics_text(document: Mapping[str, Any]) -> str:
@@ -122,10 +122,11 @@ def write_json(path: Path, document: object, mode: int = 0o600, compact: bool = 
     """Write a JSON file so that a reader sees the old or the new one, never a part. Raises OSError."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     text = json.dumps(document, separators=(",", ":")) if compact else json.dumps(document, indent=1, sort_keys=True)
-    _write_text(path, text + "\n", mode)
+    write_text(path, text + "\n", mode)
 
 
-def _write_text(path: Path, text: str, mode: int) -> None:
+def write_text(path: Path, text: str, mode: int) -> None:
+    """Write a file so that a reader sees the old or the new one, never a part. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     temporary.write_text(text)
     temporary.chmod(mode)

@@ -17,6 +17,7 @@ from .inspection import inspect
 from .ledger import Ledger
 from .manifest import FileEntry, Model
 from .progress import Progress
+from .protection import NONE
 from .staging import How, supply
 from .store import Store
 from .survey import Stamp, Survey, survey
@@ -26,10 +27,17 @@ MOST_WORKERS = 16
 
 @dataclass(frozen=True)
 class Settings:
-    """How to work: files hashed at once, revisions kept per model, bytes left free, where progress is written."""
+    """How to work: files hashed at once, what is kept, bytes left free, where progress is written.
+
+    `releases` is where releases are, whose revisions are kept whatever number `keep_revisions` says. With
+    `keep_unlisted`, models that no run asks for any more stay too.
+    """
 
     workers: int = 0
     keep_revisions: int = 2
+    keep_unlisted: bool = True
+    releases: Path | None = None
+    protect: str = NONE
     reserve_bytes: int = 0
     progress_file: Path | None = None
     metrics_file: Path | None = None
@@ -176,11 +184,11 @@ def settle(
     outcome.facts = item.stamp.facts
     others = [short for short in store.revisions(model.name) if short != path.name]
     newest = all(item.stamp.chosen > store.chosen(model.name, short) for short in others)
-    if outcome.state != "present" or not newest or looked:
+    if outcome.state != "present" or not newest or looked or item.stamp.revision != model.revision:
         # Later than all others, also when the clock was set back.
         latest = max((store.chosen(model.name, short) for short in others), default=0.0)
         chosen = item.stamp.chosen if item.stamp.chosen and newest else max(time.time(), latest + 1)
-        Stamp(chosen, item.stamp.facts).write(store.stamp(model))
+        Stamp(chosen, item.stamp.facts, model.revision).write(store.stamp(model))
     return outcome
 
 
@@ -204,14 +212,3 @@ def _facts_of_new(store: Store, item: Work) -> dict[str, Any]:
 def _set_mode(store: Store, path: Path, mode: int, ledger: Ledger) -> None:
     with ledger.moving([path] if path.is_file() else [], lambda _: path):
         os.chmod(path, mode)
-
-
-def prune(store: Store, model: Model, settings: Settings, ledger: Ledger) -> list[str]:
-    """Remove the revisions beyond those to keep; return their folders."""
-    current = model.folder.partition("/")[2]
-    others = [short for short in store.revisions(model.name) if short != current]
-    pruned = others[max(settings.keep_revisions - 1, 0) :]
-    if not settings.check:
-        for short in pruned:
-            store.remove(model.name, short, ledger)
-    return [str(store.models / model.name / short) for short in pruned]

@@ -20,6 +20,7 @@ from .errors import Refusal
 from .ledger import Ledger
 from .manifest import FileEntry, Model
 from .progress import Progress
+from .protection import loosen
 from .store import Store
 from .transfer import hash_file
 
@@ -133,6 +134,7 @@ def _take_local(
         blob = store.blobs.path(sha256)
         if local.problem is not None:
             problems[sha256] = local.problem
+            loosen(local.path)
             if local.path == blob and store.blobs.pieces_of(sha256).is_file():
                 os.replace(blob, store.blobs.damaged(sha256))
             else:

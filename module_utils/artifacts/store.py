@@ -18,6 +18,7 @@ from .blobs import Blobs, sync_folder
 from .errors import Refusal
 from .ledger import Ledger
 from .manifest import FileEntry, Model, parents
+from .protection import loosen
 from .survey import FOLDER_MODE, Stamp, walk
 
 REVISION_FOLDER = re.compile(r"[0-9a-f]{12}")
@@ -150,7 +151,7 @@ class Store:
             if _is_real_folder(target / path):
                 self.discard(target / path, ledger)
             old = [target / path] if os.path.lexists(target / path) else []
-            with ledger.moving(old, self.blobs.path):
+            with ledger.moving([*old, tree / path], self.blobs.path):
                 os.replace(tree / path, target / path)
         for path in reversed(list(walk(target))):
             if _is_real_folder(target / path):
@@ -192,6 +193,7 @@ class Store:
         keep = {entry.sha256 for model in wanted for entry in model.files}
         for name in os.listdir(self.blobs.partial) if self.blobs.partial.is_dir() else ():
             if name.partition(".")[0] not in keep:
+                loosen(self.blobs.partial / name)
                 (self.blobs.partial / name).unlink()
         return sum(self.blobs.remove(path, ledger) for path in self.blobs.unused(keep))
 
@@ -200,9 +202,11 @@ class Store:
         if not os.path.lexists(path):
             return
         grave = Path(tempfile.mkdtemp(prefix=".trash-", dir=self.incoming))
-        if _is_real_folder(path):
+        real = _is_real_folder(path)
+        if real:
             os.chmod(path, 0o700)
-        os.rename(path, grave / "it")
+        with ledger.moving([] if real else [path], self.blobs.path):
+            os.rename(path, grave / "it")
         self.delete(grave, ledger)
 
     def delete(self, path: Path, ledger: Ledger) -> None:

@@ -17,6 +17,7 @@ from .blobs import FILE_MODE
 from .ledger import Ledger, Proof
 from .manifest import FileEntry, Model, parents
 from .progress import Progress, write_json
+from .reading import Reading
 from .transfer import byte_problem, hash_file
 
 FOLDER_MODE = 0o555
@@ -25,13 +26,14 @@ MOST_RANGES = 3
 
 @dataclass
 class Stamp:
-    """What is known of one published revision: when a run last chose it, and what its files' headers say.
+    """What is known of one published revision: when a run last chose it, its commit, what its files' headers say.
 
     ``legacy`` holds the proofs of the first version's stamps, by path: {path: (inode, Proof)}.
     """
 
     chosen: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
+    revision: str = ""
     legacy: dict[str, tuple[int, Proof]] = field(default_factory=dict)
 
     @classmethod
@@ -43,13 +45,14 @@ class Stamp:
                 name: (int(inode), Proof(sha256, size, mtime, ctime))
                 for name, (size, mtime, ctime, inode, sha256) in document.get("files", {}).items()
             }
-            return cls(float(document["chosen"]), dict(document.get("facts", {})), legacy)
+            facts, revision = dict(document.get("facts", {})), str(document.get("revision", ""))
+            return cls(float(document["chosen"]), facts, revision, legacy)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls()
 
     def write(self, path: Path) -> None:
         """Write the stamp. Raises OSError."""
-        write_json(path, {"schema": 2, "chosen": self.chosen, "facts": self.facts})
+        write_json(path, {"schema": 2, "chosen": self.chosen, "facts": self.facts, "revision": self.revision})
 
     def known(self, path: str, found: os.stat_result) -> str | None:
         """Return the SHA-256 that the first version proved, when nothing touched the file since."""
@@ -75,7 +78,8 @@ class Fault:
 class Survey:
     """What a folder holds: files proved right, those of them without a blob, faults, unlisted paths, wrong modes.
 
-    `wrong` has the inodes of files whose bytes were read and are not right.
+    `wrong` has the inodes of files whose bytes were read and are not right, or could not be read; `read` has all that
+    were read.
     """
 
     exists: bool = True
@@ -85,6 +89,7 @@ class Survey:
     unlisted: list[str] = field(default_factory=list)
     modes: dict[str, int] = field(default_factory=dict)
     wrong: set[int] = field(default_factory=set)
+    read: list[Reading] = field(default_factory=list)
     hashed_bytes: int = 0
 
     @property
@@ -173,10 +178,14 @@ def _hash_doubtful(
         try:
             digest, size = hash_file(path, lambda count: progress.add(count, f"{model.name}/{entry.path}"))
         except OSError as error:
-            return Fault(entry.path, "unreadable", f"sha256 {entry.sha256}", f"a read error: {error.strerror or error}")
-        if byte_problem(entry, size, digest):
             result.wrong.add(before.st_ino)
-            where = _damage(path, entry, pieces_of)
+            result.read.append(Reading(path, before, entry.sha256, good=False))
+            return Fault(entry.path, "unreadable", f"sha256 {entry.sha256}", f"a read error: {error.strerror or error}")
+        good = byte_problem(entry, size, digest) is None
+        result.read.append(Reading(path, before, entry.sha256, good))
+        if not good:
+            result.wrong.add(before.st_ino)
+            where = damage(path, entry.sha256, entry.size, pieces_of)
             return Fault(entry.path, "digest", f"sha256 {entry.sha256}", f"sha256 {digest}{where}")
         return before
 
@@ -189,12 +198,12 @@ def _hash_doubtful(
             yield outcome, entry.sha256
 
 
-def _damage(path: Path, entry: FileEntry, pieces_of: Callable[[str], Path] | None) -> str:
+def damage(path: Path, sha256: str, size: int, pieces_of: Callable[[str], Path] | None) -> str:
     """Say which part of a file is damaged, if its pieces are known."""
     if pieces_of is None:
         return ""
     try:
-        ranges = damaged_ranges(path, pieces_of(entry.sha256), entry.size)
+        ranges = damaged_ranges(path, pieces_of(sha256), size)
     except OSError:
         return ""
     shown = ", ".join(f"{start}-{stop - 1}" for start, stop in ranges[:MOST_RANGES])

@@ -341,13 +341,15 @@ def test_plan_for_the_control_host_names_what_is_needed_and_where_it_goes(site: 
 def test_absent_removes_one_revision_or_all(site: Site) -> None:
     site.bring()
     site.bring([model(FILES, revision=REVISIONS[1])])
-    assert absent(site.store, [("tiny", REVISIONS[1])], True) == [str(site.store.models / "tiny" / REVISIONS[1][:12])]
-    assert len(absent(site.store, [("tiny", REVISIONS[1])], False)) == 1
+    assert absent(site.store, [("tiny", REVISIONS[1])], Settings(check=True)) == [
+        str(site.store.models / "tiny" / REVISIONS[1][:12])
+    ]
+    assert len(absent(site.store, [("tiny", REVISIONS[1])], Settings())) == 1
     assert site.contents() == FILES
-    assert len(absent(site.store, [("tiny", None)], False)) == 1
+    assert len(absent(site.store, [("tiny", None)], Settings())) == 1
     assert not (site.store.models / "tiny").exists()
     assert Stamp.read(site.store.state / "tiny" / f"{REVISIONS[0][:12]}.json") == Stamp()
-    assert absent(site.store, [("tiny", None)], False) == []
+    assert absent(site.store, [("tiny", None)], Settings()) == []
 
 
 def test_missing_model_is_one_fault(site: Site) -> None:

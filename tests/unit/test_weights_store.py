@@ -83,11 +83,11 @@ def test_two_models_share_the_bytes_of_a_file_and_stay_proved(site: Site) -> Non
 
 def test_removing_a_model_keeps_what_the_other_one_needs_and_frees_the_rest(site: Site) -> None:
     site.bring(ONE, TWO)
-    absent(site.store, [("one", None)], False)
+    absent(site.store, [("one", None)], Settings())
     assert site.blobs() == {digest(b"{}"): 2, digest(b"s" * 100_000): 2, digest(b"2" * 60_000): 2}
     changed, (outcome,) = site.bring(TWO)
     assert (changed, outcome.bytes_hashed) == (False, 0)
-    absent(site.store, [("two", None)], False)
+    absent(site.store, [("two", None)], Settings())
     assert site.blobs() == {}
 
 
@@ -214,7 +214,7 @@ def test_touched_file_is_hashed_once_and_then_believed_again(site: Site) -> None
 
 def test_ledger_forgets_what_is_gone(site: Site) -> None:
     site.bring(ONE, TWO)
-    absent(site.store, [("one", None), ("two", None)], False)
+    absent(site.store, [("one", None), ("two", None)], Settings())
     ledger = Ledger.read(site.store.ledger_file)
     assert json.loads(site.store.ledger_file.read_text())["files"] == {}
     assert ledger.digest(site.source.stat()) is None
