@@ -17,9 +17,9 @@ from ansible.module_utils.artifacts.sources import CONTROLLER
 from ansible.module_utils.artifacts.staging import How
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.fetch.board import Limits
 from ansible.module_utils.fetch.choose import KINDS, make_sources
 from ansible.module_utils.fetch.http import Network
+from ansible.module_utils.fetch.line import Limits
 from ansible.module_utils.run_lock import PATIENCE
 
 DOCUMENTATION = r"""

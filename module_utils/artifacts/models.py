@@ -13,7 +13,8 @@ from ansible.module_utils.fetch.sources import Source
 from .ledger import Ledger
 from .manifest import Model
 from .progress import Progress
-from .settling import Outcome, Settings, is_here, look, prune, refuse_early, settle
+from .settling import Outcome, Settings, Work, is_here, look, prune, refuse_early, settle
+from .staging import is_proved
 from .store import Store
 from .survey import Stamp, survey
 
@@ -34,11 +35,12 @@ def present(
         progress.total += sum(lacking.values())
         changed = made
         outcomes: list[Outcome] = []
-        for item in work:
-            outcome = settle(store, item, sources, settings, pool, progress, ledger)
-            outcome.pruned = prune(store, item.model, settings, ledger)
-            changed = changed or outcome.state != "present" or bool(outcome.pruned)
-            outcomes.append(outcome)
+        with _exchanging(store, work, settings, ledger):
+            for item in work:
+                outcome = settle(store, item, sources, settings, pool, progress, ledger)
+                outcome.pruned = prune(store, item.model, settings, ledger)
+                changed = changed or outcome.state != "present" or bool(outcome.pruned)
+                outcomes.append(outcome)
         if not settings.check:
             for path in store.leftovers(models):
                 store.delete(path, ledger)
@@ -153,6 +155,22 @@ def _holding(store: Store, check: bool) -> Iterator[tuple[bool, Ledger]]:
             yield made, ledger
         finally:
             ledger.write()
+
+
+@contextlib.contextmanager
+def _exchanging(store: Store, work: Sequence[Work], settings: Settings, ledger: Ledger) -> Iterator[None]:
+    """Tell the other hosts what this one has and needs while the work goes on, where there are any."""
+    fanout = settings.how.fanout
+    if fanout is None or settings.check:
+        yield
+        return
+    files = [[(entry.sha256, entry.size) for entry in item.model.files] for item in work]
+    every = {sha256 for listed in files for sha256, _ in listed}
+    fanout.begin(files, {sha256 for sha256 in every if is_proved(store, sha256, ledger)})
+    try:
+        yield
+    finally:
+        fanout.close()
 
 
 def _progress(settings: Settings, total: int) -> Progress:
