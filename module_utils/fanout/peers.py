@@ -63,6 +63,7 @@ class Fanout:
         self.stores = {name: BlobStore(base, network) for name, base in sorted(address_of.items()) if name != me}
         self.name_of = {store.name: name for name, store in self.stores.items()}
         self.warnings: list[str] = []
+        self.bytes = 0  # of files that other hosts gave
         self._word_file, self._patience, self._clock = word_file, patience, clock
         self._word = Word(working=True)
         self._ranks: dict[str, int] = {}
@@ -114,6 +115,8 @@ class Fanout:
     def ended(self, job: Job) -> None:
         """A file is proved and in the store, or cannot be had here."""
         digest = frozenset({job.item.sha256})
+        if set(job.pieces.giver.values()) & self.name_of.keys():
+            self.bytes += job.received
         with self._lock:
             word = replace(self._word, doing=self._word.doing - digest)
             if job.problems:
@@ -223,9 +226,13 @@ class Fanout:
             return None
 
 
-def make_fanout(options: Mapping[str, Any]) -> Fanout | None:
+def make_fanout(options: Mapping[str, Any], timeout: float, patience: Patience = Patience()) -> Fanout | None:
     """Turn the module's option into the exchange; None when there is nobody to exchange with. Raises Refusal."""
-    peers = {item["name"]: item["url"] for item in options.get("peers") or []}
+    addresses = options.get("peers") or {}
+    peers = {
+        name: f"https://[{address}]:{options['port']}" if ":" in address else f"https://{address}:{options['port']}"
+        for name, address in addresses.items()
+    }
     if not peers.keys() - {options.get("name")}:
         return None
     folder = Path(options["folder"])
@@ -235,7 +242,8 @@ def make_fanout(options: Mapping[str, Any]) -> Fanout | None:
     network = Network(
         ca_file=str(folder / "peers.pem"),
         certificate=str(folder / "own.pem"),
-        timeout=options.get("timeout") or 60,
+        timeout=timeout,
         no_proxy="*",
+        own_address=addresses.get(options["name"], ""),  # the others let in only this one
     )
-    return Fanout(options["name"], peers, network, folder / "www" / WORD_FILE)
+    return Fanout(options["name"], peers, network, folder / "www" / WORD_FILE, patience)

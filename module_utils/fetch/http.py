@@ -25,7 +25,7 @@ class Network:
     """How to reach servers: CA file ('' for the system's), seconds without a byte, proxy and its exceptions.
 
     An empty proxy means what the environment says (https_proxy, http_proxy, no_proxy). `certificate` is a PEM file with
-    certificate and key that this side shows, if any.
+    certificate and key that this side shows, if any; `own_address` is the one that it calls from.
     """
 
     ca_file: str = ""
@@ -33,6 +33,7 @@ class Network:
     proxy: str = field(default="", repr=False)
     no_proxy: str = ""
     certificate: str = ""
+    own_address: str = ""
 
     def proxy_for(self, scheme: str, host: str) -> str:
         """Return the proxy's address for a server, or ''."""
@@ -157,7 +158,8 @@ class Client:
             self._context = ssl.create_default_context(cafile=self.network.ca_file or None)
             if self.network.certificate:
                 self._context.load_cert_chain(self.network.certificate)
-        made = http.client.HTTPSConnection(*address, timeout=timeout, context=self._context)
+        own = (self.network.own_address, 0) if self.network.own_address else None
+        made = http.client.HTTPSConnection(*address, timeout=timeout, context=self._context, source_address=own)
         if proxy:
             made.set_tunnel(host, port, way)
         return made
