@@ -104,9 +104,12 @@ def hosts(port: int, count: int, models: Sequence[dict[str, Any]], origin: str, 
         made.serve()
         yield made
     finally:
-        for process in (*made.runs, *made.servers.values()):
-            process.kill() if process in made.runs else process.terminate()
-            process.wait()
+        for run in made.runs:
+            run.kill()
+            run.wait()
+        for server in made.servers.values():
+            server.terminate()
+            server.wait()
         subprocess.run(["chmod", "-R", "u+w", root], check=True)
         shutil.rmtree(root)
 

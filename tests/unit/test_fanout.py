@@ -154,7 +154,8 @@ def test_strangers_get_nothing_and_peers_only_what_is_proved(tmp_path: Path) -> 
 
 def configuration(**change: Any) -> str:
     values = {"address": "10.0.0.1", "port": 18443, "peers": ["10.0.0.1", "10.0.0.2"], **change}
-    return serving.configuration(Path("/run/it"), Path("/srv/.blobs"), **values)
+    text: str = serving.configuration(Path("/run/it"), Path("/srv/.blobs"), **values)
+    return text
 
 
 def test_only_the_addresses_of_the_plan_are_let_in() -> None:
