@@ -50,7 +50,6 @@ http {{
     listen {listen} ssl;
 {allowed}
     deny all;
-    if ($request_method !~ ^(GET|HEAD)$) {{ return 405; }}
     location = /word.json {{ root {folder}/www; default_type application/json; }}
     location ~ "^/sha256/[0-9a-f]{{2}}/[0-9a-f]{{64}}$" {{ root {blobs}; disable_symlinks on; }}
     location / {{ return 404; }}

@@ -77,7 +77,7 @@ def test_dead_host_stops_nobody() -> None:
 
 
 def test_killed_host_is_made_up_for_and_takes_the_rest_from_the_others() -> None:
-    with lab(3) as (made, origin):
+    with lab(3, still=600) as (made, origin):
         origin.rule = slow
         runs = {name: made.start(name) for name in made.peers}
         word = made.root / "h2/run/www/word.json"

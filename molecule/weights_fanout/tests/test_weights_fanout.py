@@ -73,9 +73,3 @@ def test_new_host_takes_all_from_the_others(hosts: dict[str, Host], play: Play) 
     assert lost.file(f"{PUBLISHED}/config.json").exists
     for host in hosts.values():
         assert_clean(host)
-
-
-def test_second_run_changes_nothing(play: Play) -> None:
-    run = play()
-    assert (run.status, run.changed) == (0, 0)
-    assert "fanout_start" not in run.text
