@@ -18,9 +18,10 @@ from ansible.module_utils.artifacts.sources import CONTROLLER
 from ansible.module_utils.artifacts.staging import How
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.fetch.board import Limits
+from ansible.module_utils.fanout.peers import make_fanout
 from ansible.module_utils.fetch.choose import KINDS, make_sources
 from ansible.module_utils.fetch.http import Network
+from ansible.module_utils.fetch.line import Limits
 from ansible.module_utils.run_lock import PATIENCE
 
 DOCUMENTATION = r"""
@@ -64,6 +65,14 @@ options:
       token: {description: Sent to the server of O(sources[].url) only, type: str, default: ""}
       revision: {description: Branch or commit for C(modelscope); C(master) when empty, type: str, default: ""}
       urls: {description: "For C(addresses), C(MODEL/PATH: address), such as presigned ones", type: dict, default: {}}
+  fanout:
+    description: Hosts that bring the files together, each byte from the source about once; see M(weights_fanout).
+    type: dict
+    suboptions:
+      name: {description: Name of this host among the peers, type: str, required: true}
+      folder: {description: Where M(weights_fanout) put its certificates, type: path, default: /run/redoubt/fanout}
+      port: {description: Port on which they serve, type: int, default: 18443}
+      peers: {description: "The hosts as {name: address}, with this one", type: dict, default: {}}
   connections: {description: Connections at once, type: int, default: 8}
   bandwidth: {description: Bytes per second over all connections; 0 for no cap, type: int, default: 0}
   retries: {description: Failures in a row after which the next source is asked, type: int, default: 6}
@@ -135,6 +144,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+from_peers: {description: Bytes of files that other hosts had, type: int, returned: present}
 models:
   description:
     - Per model. For C(present) name, revision, path, state (present, published, mended, adopted), bytes_copied,
@@ -155,6 +165,12 @@ seconds: {description: Time taken, type: float, returned: always}
 
 
 TIMER = Path("/etc/systemd/system/redoubt-weights-reproof.timer")
+FANOUT = {
+    "name": {"type": "str", "required": True},
+    "folder": {"type": "path", "default": "/run/redoubt/fanout"},
+    "port": {"type": "int", "default": 18443},
+    "peers": {"type": "dict", "default": {}},
+}
 SOURCE = {
     "url": {"type": "str", "default": ""},
     "kind": {"type": "str", "choices": list(KINDS), "default": "tree"},
@@ -176,7 +192,7 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
     )
     settings = Settings(
         workers=params["workers"],
-        how=How(limits),
+        how=How(limits, fanout=make_fanout(params["fanout"] or {}, params["timeout"])),
         keep_revisions=params["keep_revisions"],
         keep_unlisted=params["keep_unlisted"],
         releases=Path(params["releases_dir"]),
@@ -214,9 +230,11 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
     return {
         "changed": changed,
         "models": [vars(item) for item in outcomes],
-        "warnings": [f"{item.name}: {text}" for item in outcomes for text in item.warnings],
         "reproof_installed": TIMER.exists(),
+        "warnings": [f"{item.name}: {text}" for item in outcomes for text in item.warnings]
+        + (settings.how.fanout.warnings if settings.how.fanout else []),
         "bytes": sum(item.bytes_copied for item in outcomes),
+        "from_peers": settings.how.fanout.bytes if settings.how.fanout else 0,
         "diff": {"before": "", "after": "".join(f"{line}\n" for line in lines)},
     }
 
@@ -228,6 +246,7 @@ def main() -> None:
             "models": {"type": "list", "elements": "dict", "required": True},
             "source": {"type": "str"},
             "sources": {"type": "list", "elements": "dict", "default": [], "options": SOURCE},
+            "fanout": {"type": "dict", "options": FANOUT},
             "connections": {"type": "int", "default": 8},
             "bandwidth": {"type": "int", "default": 0},
             "retries": {"type": "int", "default": 6},

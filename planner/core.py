@@ -85,6 +85,7 @@ class _Maker:
         return {
             "schema": SCHEMA,
             "host": this.name,
+            "address": this.address,
             "kinds": list(this.kinds),
             "engines": engines,
             "images": [entries.image_entry(images[key]) for key in sorted(images)],

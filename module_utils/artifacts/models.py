@@ -18,7 +18,8 @@ from .manifest import Model
 from .progress import Progress
 from .reading import Reading
 from .reproof import note_what_was_read
-from .settling import Outcome, Settings, is_here, look, refuse_early, settle
+from .settling import Outcome, Settings, Work, is_here, look, refuse_early, settle
+from .staging import is_proved
 from .store import Store
 from .survey import Stamp, survey
 from .tidying import protect_files, prune, prune_unlisted, refuse_protection, unreadable
@@ -41,11 +42,12 @@ def present(
         progress.total += sum(lacking.values())
         changed = made
         outcomes: list[Outcome] = []
-        for item in work:
-            outcome = settle(store, item, sources, settings, pool, progress, ledger)
-            outcome.pruned = prune(store, item.model, settings, used, ledger)
-            changed = changed or outcome.state != "present" or bool(outcome.pruned)
-            outcomes.append(outcome)
+        with _exchanging(store, work, settings, ledger):
+            for item in work:
+                outcome = settle(store, item, sources, settings, pool, progress, ledger)
+                outcome.pruned = prune(store, item.model, settings, used, ledger)
+                changed = changed or outcome.state != "present" or bool(outcome.pruned)
+                outcomes.append(outcome)
         if outcomes:
             outcomes[0].pruned += prune_unlisted(store, models, settings, used, ledger)
             outcomes[0].warnings += unreadable(used)
@@ -180,6 +182,22 @@ def _care_metrics(settings: Settings) -> Path | None:
     """Return the re-proof's metrics, if a re-proof has ever written them: a mended file is then told at once."""
     beside = settings.metrics_file.with_name(METRICS) if settings.metrics_file is not None else None
     return beside if beside is not None and beside.is_file() else None
+
+
+@contextlib.contextmanager
+def _exchanging(store: Store, work: Sequence[Work], settings: Settings, ledger: Ledger) -> Iterator[None]:
+    """Tell the other hosts what this one has and needs while the work goes on, where there are any."""
+    fanout = settings.how.fanout
+    if fanout is None or settings.check:
+        yield
+        return
+    files = [[(entry.sha256, entry.size) for entry in item.model.files] for item in work]
+    every = {sha256 for listed in files for sha256, _ in listed}
+    fanout.begin(files, {sha256 for sha256 in every if is_proved(store, sha256, ledger)})
+    try:
+        yield
+    finally:
+        fanout.close()
 
 
 def _progress(settings: Settings, total: int) -> Progress:

@@ -103,7 +103,8 @@ def refuse_early(store: Store, work: Sequence[Work], sources: Sequence[Source] |
             staged = store.staged(item.model) / entry.path
             arrived = is_here(store, entry) or (staged.is_file() and staged.stat().st_size == entry.size)
             missing[entry.sha256] = 0 if arrived else entry.size - _reserved(store, entry)
-            if sources is not None and not arrived:
+            # With other hosts to ask, nobody knows before asking them.
+            if sources is not None and not arrived and settings.how.fanout is None:
                 problems += _no_source(item.model, entry, sources)
     if problems:
         raise Refusal(problems)

@@ -9,11 +9,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ansible.module_utils.fetch.board import Limits
+from ansible.module_utils.fanout.peers import Fanout
 from ansible.module_utils.fetch.engine import fetch
 from ansible.module_utils.fetch.job import Job, Seed
 from ansible.module_utils.fetch.journal import kept_cut, read_journal, write_pieces
 from ansible.module_utils.fetch.kernel import sync_file_system
+from ansible.module_utils.fetch.line import Limits
 from ansible.module_utils.fetch.sources import Item, Source
 
 from .errors import Refusal
@@ -29,10 +30,11 @@ LEDGER_INTERVAL = 30.0  # seconds after which proofs of large files are written 
 
 @dataclass(frozen=True)
 class How:
-    """How to fetch: limits, and bytes of a piece (0: by the file's size)."""
+    """How to fetch: limits, bytes of a piece (0: by the file's size), and the exchange with other hosts, if any."""
 
     limits: Limits = field(default_factory=Limits)
     piece: int = 0
+    fanout: Fanout | None = None
 
 
 @dataclass
@@ -74,7 +76,9 @@ def supply(
     done = Supply()
     wanted = {entry.sha256: entry for entry in reversed(needed)}
     problems = _take_local(store, model, needed, wrong, pool, progress, ledger)
-    lacking = [entry for sha256, entry in wanted.items() if not _is_proved(store, sha256, ledger)]
+    lacking = [entry for sha256, entry in wanted.items() if not is_proved(store, sha256, ledger)]
+    if how.fanout:
+        how.fanout.has(wanted.keys() - {entry.sha256 for entry in lacking})
     done.reused = sum(entry.size for entry in wanted.values()) - sum(entry.size for entry in lacking)
     if sources is None:
         for entry in lacking:
@@ -88,7 +92,8 @@ def supply(
     return done
 
 
-def _is_proved(store: Store, sha256: str, ledger: Ledger) -> bool:
+def is_proved(store: Store, sha256: str, ledger: Ledger) -> bool:
+    """Tell whether the store has the file, as it was when its bytes were proved. Raises OSError."""
     try:
         return bool(ledger.digest(os.lstat(store.blobs.path(sha256))) == sha256)
     except FileNotFoundError:
@@ -127,7 +132,7 @@ def _take_local(
         staged, blob = store.staged(model) / entry.path, store.blobs.path(entry.sha256)
         if staged.is_file():
             found[staged] = entry
-        elif blob.is_file() and not _is_proved(store, entry.sha256, ledger):
+        elif blob.is_file() and not is_proved(store, entry.sha256, ledger):
             found[blob] = entry
     for local in pool.map(look, [(entry, path) for path, entry in found.items()]):
         sha256 = local.entry.sha256
@@ -139,7 +144,7 @@ def _take_local(
                 os.replace(blob, store.blobs.damaged(sha256))
             else:
                 local.path.unlink()
-        elif not _is_proved(store, sha256, ledger):
+        elif not is_proved(store, sha256, ledger):
             if local.path != blob:
                 store.blobs.take_in(local.path, sha256)
             ledger.note(os.lstat(blob), sha256)
@@ -154,6 +159,7 @@ class _Arrivals:
         self._done = done
         self._small: list[str] = []
         self._problems: dict[str, str] = {}
+        self._fanout: Fanout | None = None
         self._written = time.monotonic()
 
     def fetch(self, lacking: Sequence[FileEntry], sources: Sequence[Source], how: How) -> dict[str, str]:
@@ -161,9 +167,11 @@ class _Arrivals:
         if not lacking:
             return {}
         jobs = [self._job(entry, sources, how) for entry in lacking]
+        self._fanout = how.fanout
+        may_begin = how.fanout.may_begin if how.fanout else None
         try:
             self._progress.tick()
-            fetch(jobs, how.limits, self._progress.add, self._take, self._progress.tick)
+            fetch(jobs, how.limits, self._count, self._take, self._progress.tick, may_begin)
         finally:
             if self._small:
                 # One call for all small files; only then are they known as proved.
@@ -186,7 +194,17 @@ class _Arrivals:
                 break
         return job
 
+    def _count(self, count: int, label: str) -> None:
+        self._progress.add(count, label)
+        if self._fanout:
+            self._fanout.received(count)
+
     def _take(self, job: Job) -> None:
+        self._take_in(job)
+        if self._fanout:
+            self._fanout.ended(job)
+
+    def _take_in(self, job: Job) -> None:
         sha256, blobs = job.item.sha256, self._store.blobs
         self._done.copied += job.received
         self._done.reused += job.reused

@@ -12,25 +12,14 @@ from dataclasses import dataclass, field
 
 from .errors import Dead, Retry
 from .job import Job
-from .pace import FIRST_PAUSE, pause
+from .line import Limits, Line
+from .pace import pause
 from .pieces import BUSY, MISSING
 from .sources import Source
 
 PROGRESS_ENOUGH = 64 << 10  # bytes beyond the furthest point so far after which a connection counts as working
 LONGEST_WAIT = 300.0
 AN_HOUR = 3600.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Connections, bytes per second in all (0: no cap), tries without success, files hashed at once, seconds."""
-
-    connections: int = 8
-    bandwidth: int = 0
-    retries: int = 6
-    lanes: int = 2
-    timeout: float = 60
-    first_pause: float = FIRST_PAUSE
 
 
 @dataclass
@@ -58,16 +47,14 @@ class Board:
 
     limits: Limits
     prove: Callable[[Job], None]
-    waiting: list[Job]
+    line: Line
     active: list[Job] = field(default_factory=list)
     stopped: bool = False
 
     def __post_init__(self) -> None:
-        # The largest last, so that they are taken first and the connections end at about the same time.
-        self.waiting.sort(key=lambda job: job.item.size)
         self.changed = threading.Condition()
         self.ended: queue.Queue[Job | BaseException] = queue.Queue()
-        self._open = len(self.waiting)
+        self._open = len(self.line.waiting)
         self._health: dict[str, Health] = {}
 
     def stop(self) -> None:
@@ -85,6 +72,7 @@ class Board:
                 now = time.monotonic()
                 soonest = now + AN_HOUR
                 self._activate()
+                soonest = min(soonest, self.line.look_again)
                 for job in sorted(self.active, key=lambda item: item.pieces.busy):
                     source = self._source_of(job)
                     if source is None or job.streaming or not job.pieces.has_missing:
@@ -108,15 +96,7 @@ class Board:
 
     def _activate(self) -> None:
         """Open files: as many large ones as are hashed at once, then more as connections are free for them."""
-        while self.waiting:
-            large = sum(not job.small for job in self.active)
-            idle = not any(job.pieces.has_missing and not job.streaming for job in self.active)
-            if self.waiting[-1].small:
-                if not idle:
-                    return
-            elif large >= self.limits.lanes and (not idle or large >= self.limits.lanes + self.limits.connections):
-                return
-            job = self.waiting.pop()
+        while (job := self.line.next(self.active)) is not None:
             self.active.append(job)
             job.open()
             if not job.small:
@@ -254,7 +234,7 @@ class Board:
             if not job.small:
                 os.fsync(job.descriptor)
             with self.changed:
-                job.problems = []
+                job.overcome, job.problems = job.problems, []
                 self._end(job)
             return
         with self.changed:

@@ -9,9 +9,10 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 
-from .board import Board, Limits, Load, total_pieces
+from .board import Board, Load, total_pieces
 from .errors import Retry, Unusable
 from .job import Job, Prover
+from .line import Limits, Line, MayBegin
 from .pace import Bandwidth
 from .sources import Body, Channel, Source
 
@@ -28,20 +29,28 @@ def fetch(
     on_bytes: OnBytes,
     on_done: Callable[[Job], None],
     on_tick: Callable[[], None] = lambda: None,
+    may_begin: MayBegin | None = None,
 ) -> None:
     """Bring every file; `on_done` gets each job, in this thread, when its file is proved or no source is left for it.
 
-    `on_tick` is called in this thread about once a second, whether bytes come or not.
+    `on_tick` is called in this thread about once a second, whether bytes come or not. `may_begin` (see Line) keeps
+    files waiting; it is called from the connections' threads, one at a time.
 
     A job without `problems` at its end is good, and its bytes are at its `path`: on the disk for a large file, on the
     way there for a small one. Raises what ends the whole work: Refusal (disk full), OSError.
     """
-    _Engine(jobs, limits, on_bytes).run(on_done, on_tick)
+    _Engine(jobs, limits, on_bytes, may_begin).run(on_done, on_tick)
 
 
 class _Engine:
-    def __init__(self, jobs: Sequence[Job], limits: Limits, on_bytes: OnBytes) -> None:
-        self._board = Board(limits, self._prove, list(jobs))
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        limits: Limits,
+        on_bytes: OnBytes,
+        may_begin: MayBegin | None,
+    ) -> None:
+        self._board = Board(limits, self._prove, Line(jobs, limits, may_begin))
         self._bandwidth = Bandwidth(limits.bandwidth)
         self._on_bytes = on_bytes
         self._left = len(jobs)

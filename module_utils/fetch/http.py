@@ -24,13 +24,16 @@ AGENT = "redoubt-weights/1"
 class Network:
     """How to reach servers: CA file ('' for the system's), seconds without a byte, proxy and its exceptions.
 
-    An empty proxy means what the environment says (https_proxy, http_proxy, no_proxy).
+    An empty proxy means what the environment says (https_proxy, http_proxy, no_proxy). `certificate` is a PEM file with
+    certificate and key that this side shows, if any; `own_address` is the one that it calls from.
     """
 
     ca_file: str = ""
     timeout: float = 60
     proxy: str = field(default="", repr=False)
     no_proxy: str = ""
+    certificate: str = ""
+    own_address: str = ""
 
     def proxy_for(self, scheme: str, host: str) -> str:
         """Return the proxy's address for a server, or ''."""
@@ -153,7 +156,10 @@ class Client:
             return http.client.HTTPConnection(*address, timeout=timeout)
         if self._context is None:
             self._context = ssl.create_default_context(cafile=self.network.ca_file or None)
-        made = http.client.HTTPSConnection(*address, timeout=timeout, context=self._context)
+            if self.network.certificate:
+                self._context.load_cert_chain(self.network.certificate)
+        own = (self.network.own_address, 0) if self.network.own_address else None
+        made = http.client.HTTPSConnection(*address, timeout=timeout, context=self._context, source_address=own)
         if proxy:
             made.set_tunnel(host, port, way)
         return made

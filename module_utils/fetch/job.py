@@ -43,6 +43,8 @@ class Job:
     at: int = 0
     failures: int = 0
     problems: list[str] = field(default_factory=list)
+    overcome: list[str] = field(default_factory=list)  # what was wrong before a source gave it right
+    from_peers: bool = False  # another host has it, so it does not stand in line with what comes from afar
     struck: set[str] = field(default_factory=set)
     whole_only: bool = False
     streaming: bool = False

@@ -10,9 +10,9 @@ import ansible.module_utils
 
 ansible.module_utils.__path__.append(str(Path(__file__).resolve().parents[2] / "module_utils"))
 
-from ansible.module_utils.fetch.board import Limits  # noqa: E402 - the path had to be set before
 from ansible.module_utils.fetch.engine import fetch  # noqa: E402 - the path had to be set before
 from ansible.module_utils.fetch.job import Job  # noqa: E402 - the path had to be set before
+from ansible.module_utils.fetch.line import Limits  # noqa: E402 - the path had to be set before
 from ansible.module_utils.fetch.sources import Item  # noqa: E402 - the path had to be set before
 from ansible.module_utils.fetch.web import Web  # noqa: E402 - the path had to be set before
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.fetch.board import Limits
 from ansible.module_utils.fetch.engine import fetch
 from ansible.module_utils.fetch.http import Network
 from ansible.module_utils.fetch.job import Job
+from ansible.module_utils.fetch.line import Limits
 from ansible.module_utils.fetch.sources import Folder, Item
 from ansible.module_utils.fetch.web import Web
 

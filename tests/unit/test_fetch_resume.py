@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.artifacts.errors import Refusal
-from ansible.module_utils.fetch.board import Limits
 from ansible.module_utils.fetch.engine import fetch
 from ansible.module_utils.fetch.job import Job, Seed
 from ansible.module_utils.fetch.journal import Journal, read_journal, write_pieces
+from ansible.module_utils.fetch.line import Limits
 from ansible.module_utils.fetch.pieces import BUSY, Cut, piece_size_for
 from ansible.module_utils.fetch.sources import Folder, Item
 from hypothesis import given

@@ -20,9 +20,9 @@ from ansible.module_utils.artifacts.settling import Outcome, Settings
 from ansible.module_utils.artifacts.staging import How
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.artifacts.survey import Stamp
-from ansible.module_utils.fetch.board import Limits
 from ansible.module_utils.fetch.choose import make_sources
 from ansible.module_utils.fetch.http import Network
+from ansible.module_utils.fetch.line import Limits
 from ansible.module_utils.run_lock import Busy
 
 from tests.support.weight_trees import REVISIONS, digest, model, write_tree

@@ -12,8 +12,8 @@ from ansible.module_utils.artifacts.models import present, verified
 from ansible.module_utils.artifacts.settling import Outcome, Settings
 from ansible.module_utils.artifacts.staging import How
 from ansible.module_utils.artifacts.store import Store
-from ansible.module_utils.fetch.board import Limits
 from ansible.module_utils.fetch.http import Network
+from ansible.module_utils.fetch.line import Limits
 from ansible.module_utils.fetch.web import Web
 
 from tests.support.fault_server import Fault, FaultServer, always, serving

@@ -17,7 +17,7 @@ from ansible.module_utils.artifacts.models import absent, present, verified
 from ansible.module_utils.artifacts.settling import Outcome, Settings
 from ansible.module_utils.artifacts.staging import How
 from ansible.module_utils.artifacts.store import Store
-from ansible.module_utils.fetch.board import Limits
+from ansible.module_utils.fetch.line import Limits
 from ansible.module_utils.fetch.sources import Folder
 from ansible.module_utils.fetch.web import Web
 
