@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -19,14 +19,22 @@ from .survey import Stamp, survey
 
 
 def present(
-    store: Store, models: Sequence[Model], sources: Sequence[Source] | None, settings: Settings
+    store: Store,
+    models: Sequence[Model],
+    sources: Sequence[Source] | None,
+    settings: Settings,
+    arrive: Callable[[], None] | None = None,
 ) -> tuple[bool, list[Outcome]]:
     """Publish every model, changing as little as possible; tell whether anything changed, and what.
 
-    ``sources`` None means that the control host has put the files into the staging folders already.
+    ``sources`` None means that the control host has put the files into the staging folders already, or that ``arrive``
+    does so, which is called when no other run works on the store. Then these are not all models of the host: what
+    others left on its way stays.
     Raises Refusal (nothing half-copied is ever visible then) and OSError.
     """
     with _holding(store, settings.check) as (made, ledger), ThreadPoolExecutor(settings.threads) as pool:
+        if arrive:
+            arrive()
         progress = _progress(settings, sum(_doubtful_bytes(store, model, ledger) for model in models))
         work = [look(store, model, pool, progress, ledger) for model in models]
         refuse_early(store, work, sources, settings)
@@ -39,7 +47,7 @@ def present(
             outcome.pruned = prune(store, item.model, settings, ledger)
             changed = changed or outcome.state != "present" or bool(outcome.pruned)
             outcomes.append(outcome)
-        if not settings.check:
+        if not settings.check and not arrive:
             for path in store.leftovers(models):
                 store.delete(path, ledger)
             store.collect(models, ledger)
