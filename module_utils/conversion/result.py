@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -120,4 +121,6 @@ def publish(store: Store, made: Made, output: Path, threads: int = 0) -> str:
     finally:
         # The same bytes were published before, or it was refused.
         shutil.rmtree(staged.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            staged.parent.parent.rmdir()
     return str(store.published(made.model))

@@ -66,8 +66,8 @@ def recipe(options: argparse.Namespace) -> Any:
 
 
 def dataset(options: argparse.Namespace, tokenizer: Any) -> Any:
-    """Return the calibration data as token ids."""
-    datasets = import_module("datasets")
+    """Return the calibration data as token ids, one line a batch, in the order of the file."""
+    torch = import_module("torch")
 
     def plain(row: dict[str, Any]) -> str:
         if "text" in row:
@@ -75,16 +75,22 @@ def dataset(options: argparse.Namespace, tokenizer: Any) -> Any:
         return str(tokenizer.apply_chat_template(row["messages"], tokenize=False))
 
     rows = [
-        tokenizer(plain(row), truncation=True, max_length=options.length, add_special_tokens="text" in row)
+        tokenizer(
+            plain(row),
+            truncation=True,
+            max_length=options.length,
+            add_special_tokens="text" in row,
+            return_tensors="pt",
+        )
         for row in texts(options.samples)
     ]
-    return datasets.Dataset.from_list([dict(row) for row in rows])
+    return torch.utils.data.DataLoader([dict(row) for row in rows], batch_size=None)
 
 
 def main() -> None:
     """Quantize and save."""
     options = parse()
-    note_versions(["llmcompressor", "compressed-tensors", "transformers", "torch", "safetensors", "datasets"])
+    note_versions(["llmcompressor", "compressed-tensors", "transformers", "torch", "safetensors"])
     if options.calibrate:
         texts(options.samples)  # before hours of work
     compressor, transformers = import_module("llmcompressor"), import_module("transformers")
