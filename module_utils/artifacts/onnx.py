@@ -87,6 +87,8 @@ def _fields(stream: BinaryIO, start: int, end: int) -> Iterator[_Field]:
         stream.seek(here)
         tag, here = _varint(stream, here, end)
         number, kind = tag >> 3, tag & 7
+        if not number:
+            raise BadFile(f"byte {here} begins no field of an ONNX file")
         if kind == VARINT:
             value, here = _varint(stream, here, end)
             yield _Field(number, value, here, here)
@@ -97,7 +99,7 @@ def _fields(stream: BinaryIO, start: int, end: int) -> Iterator[_Field]:
             size = 8 if kind == EIGHT_BYTES else 4
         else:
             raise BadFile(f"byte {here} begins no field of an ONNX file")
-        if not number or size > end - here:
+        if size > end - here:
             raise BadFile(f"needs {size} bytes at byte {here}, and has {end - here}")
         yield _Field(number, 0, here, here + size)
         here += size
