@@ -30,7 +30,6 @@ class OneShot:
     def run(self, folder: Path, watch: Watch, timeout: float, pause: float = PAUSE) -> None:
         """Start it from `folder`/compose.yml and wait for its end. Raises Refusal unless it ends well."""
         start = time.time()
-        self.remove()  # of a run that was killed: its container may still work
         try:
             self._docker.compose(str(folder), "up", "--detach", "--no-build", "--pull", "never")
             self._judge(self._wait(watch, time.monotonic() + timeout, timeout, pause), start)

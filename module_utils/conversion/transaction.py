@@ -103,7 +103,7 @@ def _fault(place: Place, job: Job, record: dict[str, Any]) -> str:
 def _work(place: Place, job: Job) -> dict[str, Any]:
     image = _image(place, job)
     _prove_inputs(place, job)
-    clear(place, job)
+    clear(place, job)  # what a killed run left: its container may still work
     folder = place.folder(job)
     _refuse_small_disk(place, job)
     _prepare(place, job, image)
