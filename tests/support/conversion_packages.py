@@ -17,6 +17,13 @@ from lab.report import PlainReport
 PREFIX = "opt/convert"
 
 
+def readable(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Let every user of the container read it: jobs are not root."""
+    member.uid = member.gid = 0
+    member.mode |= 0o555 if member.isdir() else 0o444
+    return member
+
+
 def main(pins: Path, archive: Path) -> None:
     """Install the packages into a folder and pack it; an archive of the same pins is kept."""
     text = pins.read_text(encoding="utf-8")
@@ -28,7 +35,7 @@ def main(pins: Path, archive: Path) -> None:
         recipe_vllm.pip_install(pins, Path(folder), PlainReport(), threading.Event(), "the packages that convert")
         fresh = archive.with_suffix(".new")
         with tarfile.open(fresh, "w") as tar:
-            tar.add(folder, PREFIX)
+            tar.add(folder, PREFIX, filter=readable)
         fresh.replace(archive)
     mark.write_text(text, encoding="utf-8")
 
