@@ -171,9 +171,10 @@ def test_only_the_named_conversion_is_looked_at_and_a_wrong_name_is_told(play: P
 
 def test_failed_job_publishes_nothing_and_names_its_log(host: Host, play: Play) -> None:
     before = visible(host)
-    run = play(convert_only="smol-onnx", onnx_opset=14)
+    run = play(convert_only="smol-st", st_options={"file": "nobody.gguf"})
     assert run.status != 0
-    assert "conversion smol-onnx: the job ended with 1" in run.words
+    assert "conversion smol-st: the job ended with 1" in run.words
+    assert "the input must have one file nobody.gguf, and has none" in run.words
     log = f"/var/log/redoubt/conversions/{run.words.split('/var/log/redoubt/conversions/')[1].split(',')[0]}"
     assert host.file(log).size > 0
     assert visible(host) == before
