@@ -31,6 +31,12 @@ class ActionModule(lock_wait.ActionModule):
     """Runs the module and shows its progress."""
 
     interval = INTERVAL
+    what = "weights"
+    default_file = DEFAULT_FILE
+
+    def line(self, document: Mapping[str, Any]) -> str:
+        """Say how far a run is."""
+        return line(document)
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the module on the host; its result is the module's."""
@@ -45,7 +51,7 @@ class ActionModule(lock_wait.ActionModule):
             watcher.join(self.interval)
 
     def _watch(self, host: str, ended: threading.Event) -> None:
-        path = str(self._task.args.get("progress_file") or DEFAULT_FILE)
+        path = str(self._task.args.get("progress_file") or self.default_file)
         connection = None
         while not ended.wait(self.interval):
             try:
@@ -55,11 +61,11 @@ class ActionModule(lock_wait.ActionModule):
                 now, _, text = output.partition(b"\n")
                 document = json.loads(text) if status == 0 else {}
             except Exception as error:  # the display must never end a deployment
-                Display().vvv(f"no progress of weights on {host}: {error}")
+                Display().vvv(f"no progress of {self.what} on {host}: {error}")
                 continue
             # The module writes every second; a file that is older is what a killed run left.
             if document and not document.get("finished") and int(now) - document["updated"] <= STALE:
-                Display().display(f"weights on {host}: {line(document)}")
+                Display().display(f"{self.what} on {host}: {self.line(document)}")
 
 
 def line(document: Mapping[str, Any]) -> str:

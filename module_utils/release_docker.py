@@ -16,7 +16,7 @@ from typing import Any
 PROGRESS = re.compile(r"\s*(Container|Network|Volume|Image) \S+ +[A-Z][a-z]+\s*$")
 # One line of JSON for each container, without the log of health checks.
 CONTAINER_FORMAT = (
-    '{"name": {{json .Name}}, "id": {{json .Id}}, "image": {{json .Image}}, "status": {{json .State.Status}},'
+    '{"name": {{json .Name}}, "id": {{json .ID}}, "image": {{json .Image}}, "status": {{json .State.Status}},'
     ' "health": {{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}}, "restarts": {{.RestartCount}},'
     ' "exit_code": {{.State.ExitCode}}, "labels": {{json .Config.Labels}}}'
 )

@@ -36,9 +36,13 @@ class Artifacts:
             why = f"the lock holds revision {lock.revision}"
             where = f"{model.where}.source.revision"
             self.problems.add(where, why, "lock this revision or write that one", model.revision)
-        digests = [lock.revision, *(str(file["sha256"]) for file in lock.files)]
-        self._check_placeholders(f"redoubt_model_locks.{model.name}", digests)
+        self.judge_placeholders(lock)
         return lock
+
+    def judge_placeholders(self, lock: Lock) -> None:
+        """Note a manifest that holds placeholders for digests."""
+        digests = [lock.revision, *(str(file["sha256"]) for file in lock.files)]
+        self._check_placeholders(f"redoubt_model_locks.{lock.name}", digests)
 
     def image(self, key: str, where: str | None = None) -> Image | None:
         """Return an image and count it as needed; None, with the problem noted at `where`, where there is none."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from module_utils.gpu.pci import usable
-from planner import container_toolkit, entries, facts, gpus, mig, watch
+from planner import container_toolkit, conversions, entries, facts, gpus, mig, watch
 from planner.artifacts import Artifacts
 from planner.document import Document, Host, Model
 from planner.engines import Start
@@ -70,6 +70,7 @@ class _Maker:
         this = self.document.this
         self._check_hosts()
         engines = self._engines(this) if "inference" in this.kinds else []
+        converted = self._conversions(this, engines)
         gateway = self._gateway(this) if "gateway" in this.kinds else None
         monitoring = self._monitoring(this) if "monitoring" in this.kinds else None
         exporter = self._exporter(this)
@@ -90,6 +91,7 @@ class _Maker:
             "engines": engines,
             "images": [entries.image_entry(images[key]) for key in sorted(images)],
             "weights": [entries.weights_entry(lock) for lock in weights.values()],
+            "conversions": converted,
             "gateway": gateway,
             "monitoring": monitoring,
             "exporter": exporter,
@@ -216,6 +218,14 @@ class _Maker:
             "request_metrics": list(engine.request_metrics),
             "stop_grace_period": rendered.stop_grace_period,
         }
+
+    def _conversions(self, host: Host, engines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if host.conversions and "inference" not in host.kinds:
+            why = f"{host.name} serves no models, so it converts none"
+            self.problems.add("redoubt_conversions", why, "write it for a host of the group inference")
+            return []
+        served = {engine["name"]: engine["devices"] for engine in engines}
+        return conversions.plan(self.document, host, served, MODELS_ROOT, self.problems)
 
     # Gateway and monitoring: they need the other hosts' addresses
 

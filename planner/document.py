@@ -13,6 +13,7 @@ The document is a mapping:
         kinds: [inference, gateway, monitoring]
         address: 127.0.0.1            # redoubt_private_address; null = not known yet (see incomplete)
         models: [...]                 # redoubt_models
+        conversions: [...]            # redoubt_conversions
         gpus: null                    # unknown | a count | a list of UUIDs
         dcgm_method: container        # how the GPUs are watched: container | package | none
         mig: null                     # nvidia_mig_layout
@@ -69,6 +70,21 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Conversion:
+    """One entry of redoubt_conversions; `where`: its place in the inventory; `origin`: the model it is made of."""
+
+    where: str
+    name: str
+    origin: str
+    kind: str
+    image: str | None = None
+    gpus: tuple[str, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+    python: str = "python3"
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True)
 class Image:
     """One entry of redoubt_images."""
 
@@ -113,6 +129,7 @@ class Host:
     server_name: str | None
     https_port: int
     dcgm_method: str = "container"
+    conversions: tuple[Conversion, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from planner import fields, mig
+from planner import conversions, fields, mig
 from planner.document import DOCKER_ROOT, KINDS, Document, Drained, Facts, Gpus, Host, Image, Lock, Model, Resources
 from planner.problems import Problems
 
@@ -91,6 +91,7 @@ def _read_host(name: str, raw: Mapping[str, object], problems: Problems) -> Host
         server_name=server_name if isinstance(server_name, str) else None,
         https_port=https_port if isinstance(https_port, int) else 443,
         dcgm_method=str(raw.get("dcgm_method") or "container"),
+        conversions=conversions.parse(raw.get("conversions"), problems),
     )
 
 

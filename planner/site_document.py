@@ -74,6 +74,7 @@ def host_entry(values: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any
         "kinds": list(kinds),
         "address": values.get("redoubt_private_address", "127.0.0.1"),
         "models": values.get("redoubt_models") or [],
+        "conversions": values.get("redoubt_conversions"),
         "gpus": values.get("preflight_gpus"),
         "dcgm_method": values.get("dcgm_method"),
         "mig": values.get("nvidia_mig_layout"),

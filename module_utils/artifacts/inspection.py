@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .gguf import read_gguf
 from .manifest import FileEntry, Model
+from .onnx import read_onnx
 from .safetensors import BadFile, Tensor, index_problems, read_safetensors
 
 INDEX = ".safetensors.index.json"
@@ -49,6 +50,10 @@ def inspect(model: Model, place: Callable[[FileEntry], Path]) -> tuple[dict[str,
                     _count(facts, name, size, 0)
                 figures = {name: value for name, value in found.metadata.items() if GGUF_FIGURES.fullmatch(name)}
                 facts["gguf"][entry.path] = figures
+            elif entry.path.endswith(".onnx"):
+                graph = read_onnx(place(entry))
+                facts["tensors"] += graph.tensors
+                problems += _external(entry.path, graph.external, model)
             elif entry.path == "config.json":
                 facts["config"], auto_map = _config(place(entry), entry)
                 facts["code"] += auto_map
@@ -77,6 +82,20 @@ def _lacking_shards(path: str, paths: set[str]) -> list[str]:
     wanted = [f"{match['stem']}{number:05}-of-{match['count']}{match['suffix']}" for number in range(1, count + 1)]
     lacking = [name for name in wanted if name not in paths]
     return [f"{path}: is one of {count}, and {name} is not among the model's files" for name in lacking[:3]]
+
+
+def _external(path: str, needed: Mapping[str, int], model: Model) -> list[str]:
+    """Say which files a graph's tensors lie in that are not among the model's, or too short."""
+    folder = path.rpartition("/")[0]
+    sizes = {entry.path: entry.size for entry in model.files}
+    found = []
+    for name, size in sorted(needed.items()):
+        beside = f"{folder}/{name}" if folder else name
+        if beside not in sizes:
+            found.append(f"{path}: its tensors lie in {name}, which is not among the model's files")
+        elif sizes[beside] < size:
+            found.append(f"{path}: its tensors need {size} bytes of {name}, which has {sizes[beside]}")
+    return found
 
 
 def _json(path: Path, entry: FileEntry) -> Any:

@@ -61,7 +61,7 @@ def lock_folder(folder: Path, revision: str, choice: Choice, workers: int = 4) -
         digests = list(pool.map(lambda path: hash_file(folder / path, lambda _: None), paths))
     files = [{"path": path, "size": size, "sha256": sha256} for path, (sha256, size) in zip(paths, digests)]
     made = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:40]
-    return _entry(revision or made, files)
+    return lock_entry(revision or made, files)
 
 
 class HubLock:
@@ -83,7 +83,7 @@ class HubLock:
         files = [self._file(item, commit) for item in self._tree(quoted, commit) if choice.takes(item["path"])]
         card = about.get("cardData")
         licence = card.get("license") if isinstance(card, dict) else None
-        return {"repo": self._repo, "license": str(licence or "unknown"), **_entry(commit, files)}
+        return {"repo": self._repo, "license": str(licence or "unknown"), **lock_entry(commit, files)}
 
     def _tree(self, quoted: str, commit: str) -> Iterator[dict[str, Any]]:
         target: str | None = f"/api/models/{quoted}/tree/{commit}?recursive=true"
@@ -135,7 +135,7 @@ def _parsed(data: bytes, where: str) -> Any:
         raise Refusal(f"{shown(where)}: is not JSON; does the server speak the hub's protocol?") from error
 
 
-def _entry(revision: str, files: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def lock_entry(revision: str, files: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the entry, checked as the installation will check it. Raises Refusal."""
     ordered = sorted(files, key=lambda file: str(file["path"]))
     # Whether pickles and programs are wanted is for the site to say.

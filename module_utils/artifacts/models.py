@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,14 +26,22 @@ from .tidying import protect_files, prune, prune_unlisted, refuse_protection, un
 
 
 def present(
-    store: Store, models: Sequence[Model], sources: Sequence[Source] | None, settings: Settings
+    store: Store,
+    models: Sequence[Model],
+    sources: Sequence[Source] | None,
+    settings: Settings,
+    arrive: Callable[[], None] | None = None,
 ) -> tuple[bool, list[Outcome]]:
     """Publish every model, changing as little as possible; tell whether anything changed, and what.
 
-    ``sources`` None means that the control host has put the files into the staging folders already.
+    ``sources`` None means that the control host has put the files into the staging folders already, or that ``arrive``
+    does so, which is called when no other run works on the store. Then these are not all models of the host: what
+    others left on its way stays.
     Raises Refusal (nothing half-copied is ever visible then) and OSError.
     """
     with _holding(store, settings) as (made, ledger), ThreadPoolExecutor(settings.threads) as pool:
+        if arrive:
+            arrive()
         progress = _progress(settings, sum(_doubtful_bytes(store, model, ledger) for model in models))
         work = [look(store, model, pool, progress, ledger) for model in models]
         refuse_early(store, work, sources, settings)
@@ -48,15 +56,16 @@ def present(
                 outcome.pruned = prune(store, item.model, settings, used, ledger)
                 changed = changed or outcome.state != "present" or bool(outcome.pruned)
                 outcomes.append(outcome)
-        if outcomes:
-            outcomes[0].pruned += prune_unlisted(store, models, settings, used, ledger)
-            outcomes[0].warnings += unreadable(used)
-            changed = changed or bool(outcomes[0].pruned)
-        if not settings.check:
-            for path in store.leftovers(models):
-                store.delete(path, ledger)
-            store.collect(models, ledger)
-        changed = protect_files(store, settings, ledger) or changed
+        if not arrive:  # who brings one model says nothing about the others, nor about how files are protected
+            if outcomes:
+                outcomes[0].pruned += prune_unlisted(store, models, settings, used, ledger)
+                outcomes[0].warnings += unreadable(used)
+                changed = changed or bool(outcomes[0].pruned)
+            if not settings.check:
+                for path in store.leftovers(models):
+                    store.delete(path, ledger)
+                store.collect(models, ledger)
+            changed = protect_files(store, settings, ledger) or changed
         progress.finish()
         return changed, outcomes
 

@@ -35,6 +35,7 @@ FACTS_VARIABLE = "ansible_facts"
 _LOCK_VARIABLES = ("redoubt_images", "redoubt_model_locks", "redoubt_sources", signatures.VARIABLE)
 _DCGM_VERSION = "dcgm_package_version"
 _HOST_VARIABLES = (
+    "redoubt_conversions",
     "redoubt_models",
     "redoubt_private_address",
     "preflight_gpus",

@@ -1,0 +1,1 @@
+"""Conversions on a host: one-shot containers that make a model of another one, with a manifest of both."""
