@@ -25,7 +25,7 @@ FIRST = 5.0  # seconds of silence before a task is named
 LONGEST = 60.0  # seconds between two lines
 NAMED = 3  # hosts
 QUIET = "REDOUBT_DISPLAY"  # set by the launcher, which has a display of its own
-TALKS_ITSELF = ("weights",)  # actions that show their own progress
+TALKS_ITSELF = ("weights", "conversion")  # actions that show their own progress
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,10 @@ def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         staging.sync_file_system, blobs.sync_folder, Ledger.note, Store.publish
     )  # fmt: skip
 
-    def on_note(ledger: Ledger, found: object, sha256: str) -> None:
+    def on_note(ledger: Ledger, found: os.stat_result, sha256: str, when: float | None = None) -> None:
         if sha256 in small | large:
             seen.append("small proved" if sha256 in small else "large proved")
-        note(ledger, found, sha256)
+        note(ledger, found, sha256, when)
 
     def on_sync(folder: Path) -> None:
         seen.append("names")
