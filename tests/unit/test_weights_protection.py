@@ -13,43 +13,15 @@ import pytest
 from ansible.module_utils.artifacts import protection
 from ansible.module_utils.artifacts.errors import Refusal
 from ansible.module_utils.artifacts.manifest import parse_models
-from ansible.module_utils.artifacts.models import absent, planned, present
+from ansible.module_utils.artifacts.models import absent, planned
 from ansible.module_utils.artifacts.protection import IMMUTABLE, NONE, VERITY, is_protected, loosen, problem, protect
-from ansible.module_utils.artifacts.settling import Outcome, Settings
-from ansible.module_utils.artifacts.store import Store
-from ansible.module_utils.fetch.sources import Folder
+from ansible.module_utils.artifacts.settling import Settings
 
+from tests.support.two_models import FIRST, ONE, SECOND, SHARED, TWO, Site
 from tests.support.weight_trees import REVISIONS, digest, model, write_tree
 
-SHARED = {"config.json": b"{}", "shared.dat": b"s" * 100_000}
-FIRST = {**SHARED, "own.dat": b"1" * 50_000}
-SECOND = {**SHARED, "own.dat": b"2" * 60_000}
-ONE, TWO = model(FIRST, name="one"), model(SECOND, name="two")
 ONE_OF_TWO = digest(SECOND["own.dat"])
 LATER = model(SECOND, name="one", revision=REVISIONS[1])
-
-
-class Site:
-    """A source with two models and a store whose files are to be immutable."""
-
-    def __init__(self, root: Path) -> None:
-        self.source = root / "source"
-        self.store = Store(root / "models", root / "state")
-        write_tree(self.source / "one", FIRST)
-        write_tree(self.source / "two", SECOND)
-
-    def bring(self, *wanted: dict[str, Any], **settings: Any) -> tuple[bool, list[Outcome]]:
-        given = {"protect": IMMUTABLE, **settings}
-        models = parse_models(list(wanted))
-        result: tuple[bool, list[Outcome]] = present(self.store, models, [Folder(self.source)], Settings(**given))
-        return result
-
-    def files(self) -> list[Path]:
-        """Every file that is in a tree or among the blobs."""
-        return [path for path in sorted(self.store.models.rglob("*")) if path.is_file()]
-
-    def tree(self, name: str, revision: str = REVISIONS[0]) -> Path:
-        return Path(self.store.models) / name / revision[:12]
 
 
 @pytest.fixture
@@ -57,7 +29,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     why = problem(tmp_path, IMMUTABLE)
     if why is not None:
         pytest.skip(f"in {tmp_path} {why}")
-    made = Site(tmp_path)
+    made = Site(tmp_path, {"protect": IMMUTABLE})
     yield made
     for path in tmp_path.rglob("*"):
         loosen(path)
@@ -202,7 +174,7 @@ def test_verity_is_asked_for_once_per_file(site: Site, monkeypatch: pytest.Monke
 def test_what_the_file_system_cannot_do_is_refused_before_anything_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
 ) -> None:
-    site = Site(tmp_path)
+    site = Site(tmp_path, {"protect": IMMUTABLE})
     stub_ioctl(monkeypatch, number)
     with pytest.raises(Refusal) as caught:
         site.bring(ONE, protect=VERITY)
@@ -214,7 +186,7 @@ def test_what_the_file_system_cannot_do_is_refused_before_anything_comes(
 
 
 def test_missing_capability_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    site = Site(tmp_path)
+    site = Site(tmp_path, {"protect": IMMUTABLE})
     real = protection.fcntl.ioctl
 
     def refuse(descriptor: int, request: int, *rest: Any) -> Any:
@@ -229,7 +201,7 @@ def test_missing_capability_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_file_system_without_flags_serves_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    site = Site(tmp_path)
+    site = Site(tmp_path, {"protect": IMMUTABLE})
 
     def refuse(descriptor: int, request: int, *rest: Any) -> Any:
         raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")

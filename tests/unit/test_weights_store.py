@@ -14,50 +14,19 @@ from ansible.module_utils.artifacts.errors import Refusal
 from ansible.module_utils.artifacts.ledger import Ledger
 from ansible.module_utils.artifacts.manifest import parse_models
 from ansible.module_utils.artifacts.models import absent, present, verified
-from ansible.module_utils.artifacts.settling import Outcome, Settings
+from ansible.module_utils.artifacts.settling import Settings
 from ansible.module_utils.artifacts.staging import How
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.fetch.line import Limits
-from ansible.module_utils.fetch.sources import Folder
 from ansible.module_utils.fetch.web import Web
 
 from tests.support.fault_server import serving
 from tests.support.image_archives import payload
+from tests.support.two_models import FIRST, ONE, SECOND, SHARED, TWO, Site
 from tests.support.weight_trees import REVISIONS, digest, model, write_tree
 
 PIECE = 64 << 10
 BIG = payload(10 * PIECE + 777, 8)
-SHARED = {"config.json": b"{}", "shared.dat": b"s" * 100_000}
-FIRST = {**SHARED, "own.dat": b"1" * 50_000}
-SECOND = {**SHARED, "own.dat": b"2" * 60_000}
-
-
-class Site:
-    """A source folder with two models that share files, and a models' directory."""
-
-    def __init__(self, root: Path) -> None:
-        self.source = root / "source"
-        self.store = Store(root / "models", root / "state")
-        write_tree(self.source / "one", FIRST)
-        write_tree(self.source / "two", SECOND)
-
-    def bring(self, *wanted: dict[str, Any], **settings: Any) -> tuple[bool, list[Outcome]]:
-        source = [Folder(self.source)]
-        result: tuple[bool, list[Outcome]] = present(
-            self.store, parse_models(list(wanted)), source, Settings(**settings)
-        )
-        return result
-
-    def tree(self, name: str, revision: str = REVISIONS[0]) -> Path:
-        return Path(self.store.models) / name / revision[:12]
-
-    def blobs(self) -> dict[str, int]:
-        """Name of each blob -> its number of links."""
-        return {item.name: item.stat().st_nlink for item in self.store.blobs.every()}
-
-
-ONE = model(FIRST, name="one")
-TWO = model(SECOND, name="two")
 
 
 @pytest.fixture
