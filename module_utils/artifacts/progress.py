@@ -118,10 +118,15 @@ def metrics_text(document: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_json(path: Path, document: object, mode: int = 0o600, compact: bool = False) -> None:
-    """Write a JSON file so that a reader sees the old or the new one, never a part. Raises OSError."""
+def write_json(path: Path, document: object, mode: int = 0o600, compact: bool = False, sort_keys: bool = True) -> None:
+    """Write a JSON file so that a reader sees the old or the new one, never a part; `compact` sorts nothing.
+
+    Raises OSError.
+    """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    text = json.dumps(document, separators=(",", ":")) if compact else json.dumps(document, indent=1, sort_keys=True)
+    text = (
+        json.dumps(document, separators=(",", ":")) if compact else json.dumps(document, indent=1, sort_keys=sort_keys)
+    )
     write_text(path, text + "\n", mode)
 
 

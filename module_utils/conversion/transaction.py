@@ -16,7 +16,7 @@ from ansible.module_utils.artifacts.docker_cli import Docker as ImageStore
 from ansible.module_utils.artifacts.errors import Refusal
 from ansible.module_utils.artifacts.manifest import parse_models
 from ansible.module_utils.artifacts.models import verified
-from ansible.module_utils.artifacts.progress import write_json, write_text
+from ansible.module_utils.artifacts.progress import write_json
 from ansible.module_utils.artifacts.settling import Settings
 from ansible.module_utils.artifacts.store import Store
 from ansible.module_utils.artifacts.survey import walk
@@ -206,7 +206,7 @@ def _write_record(place: Place, job: Job, made: Made, begun: str) -> dict[str, A
         "manifest": json.loads(made.manifest),
     }
     # In this order: the entry is written to a file as it is, by this run and by later ones.
-    write_text(place.record(job), json.dumps(record, indent=1) + "\n", 0o600)
+    write_json(place.record(job), record, sort_keys=False)
     return record
 
 
