@@ -34,6 +34,11 @@ def test_names_of_alerts_are_unique() -> None:
     assert len(ALERTS) == sum(len(alerts(text)) for text in TEXTS.values())
 
 
+def test_every_file_of_rules_reaches_prometheus() -> None:
+    shipped = yaml.safe_load((REPO / "roles/monitoring/vars/main.yml").read_text())["__monitoring_shipped_rules"]
+    assert {name: f"rules/{name}" in value for name, value in shipped.items()} == dict.fromkeys(TEXTS, True)
+
+
 @pytest.mark.parametrize("name", sorted(ALERTS))
 def test_an_alert_says_what_is_wrong_and_what_to_do(name: str) -> None:
     rule = ALERTS[name]
