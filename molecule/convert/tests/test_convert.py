@@ -30,8 +30,9 @@ ids = tok('The capital of France is', return_tensors='pt')
 print('ANSWER', tok.decode(m.generate(**ids, max_new_tokens=2, do_sample=False)[0]))
 """
 ASK_ONNX = """
-import onnx, onnxruntime, transformers as t
-onnx.checker.check_model('/m/model.onnx')
+import onnx, onnxruntime, shutil, transformers as t
+shutil.copytree('/m', '/tmp/m')  # onnx, unlike onnxruntime, reads no weights that have a second name
+onnx.checker.check_model('/tmp/m/model.onnx')
 tok = t.AutoTokenizer.from_pretrained('/m')
 ids = {k: v.astype('int64') for k, v in tok('The capital of France is', return_tensors='np').items()}
 session = onnxruntime.InferenceSession('/m/model.onnx')
