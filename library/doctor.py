@@ -20,7 +20,11 @@ short_description: Carry out a list of checks and report each
 description:
   - Looks, never changes. What a check finds does not fail the task; the verdict is the caller's.
 options:
-  checks: {description: "Checks, each {id, kind, remedy, ...}.", type: list, elements: dict, required: true}
+  checks:
+    description: "Checks, each {id, kind, remedy, ...}. Those with C(last) wait for the others."
+    type: list
+    elements: dict
+    required: true
   api_key: {description: Key for checks that go through the gateway., type: str}
   report: {description: File on this machine that gets the report as JSON., type: path}
 author: Redoubt founders
@@ -43,6 +47,17 @@ def answer(check: dict[str, Any]) -> list[dict[str, Any]]:
     return gpu_answers(check) if check["kind"] == KIND else [examine(check)]
 
 
+def carry_out(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The answers in the order of the checks. Those with ``last`` judge what the others write down, so they wait."""
+    answers: dict[int, list[dict[str, Any]]] = {}
+    # Most checks wait for somebody else (a service, a disk), so threads are enough.
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for last in (False, True):
+            turn = [number for number, check in enumerate(checks) if check.get("last", False) is last]
+            answers.update(zip(turn, pool.map(answer, [checks[number] for number in turn])))
+    return [row for number in sorted(answers) for row in answers[number]]
+
+
 def main() -> None:
     """Entry point."""
     spec: dict[str, Any] = {
@@ -57,10 +72,7 @@ def main() -> None:
         module.fail_json(
             msg=f"unknown kinds of check: {', '.join(unknown)}; known: {', '.join(sorted({*KINDS, KIND}))}"
         )
-    # Most checks wait for somebody else (a service, a disk), so threads are enough.
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        given = [{**c, "api_key": module.params["api_key"]} for c in checks]
-        answers = [row for rows in pool.map(answer, given) for row in rows]
+    answers = carry_out([{**c, "api_key": module.params["api_key"]} for c in checks])
     document = {"ok": all(a["ok"] for a in answers), "checks": answers}
     if module.params["report"] and not module.check_mode:
         write_atomically(module.params["report"], json.dumps(document, indent=2).encode(), 0o644, 0, 0)

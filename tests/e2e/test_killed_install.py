@@ -43,7 +43,7 @@ def _power(site: Site, _: int) -> None:
         ("docker : Install the engine and Compose", _package_tools),
         ("docker : Configure and start the engine", _control(signal.SIGKILL)),
         ("images : Bring the images", _power),
-        ("weights : Bring the weights", _control(signal.SIGKILL)),
+        ("weights : bring | Bring the weights", _control(signal.SIGKILL)),
         ("inference : Put the release into service", _control(signal.SIGTERM)),
         ("gateway : Install the gateway configuration", _control(signal.SIGKILL)),
         ("monitoring : Install the monitoring stack", _control(signal.SIGINT)),

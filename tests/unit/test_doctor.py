@@ -20,6 +20,8 @@ from filter_plugins.doctor import (
     doctor_table,
     doctor_verdict,
 )
+from library import doctor
+from planner import weights_checks
 
 SETTINGS: dict[str, Any] = {
     "deep": True,
@@ -52,6 +54,25 @@ PLAN: dict[str, Any] = {
     "monitoring": {"images": {}},
 }
 EMPTY: dict[str, Any] = {"engines": [], "weights": [], "gateway": None, "monitoring": None}
+
+
+def test_what_judges_the_others_notes_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
+    def answer(check: dict[str, Any]) -> list[dict[str, Any]]:
+        if check["id"] == "late":
+            begun.set()
+            return [{"id": "late"}]
+        return [{"id": check["id"], "too early": begun.wait(0.3)}]
+
+    monkeypatch.setattr(doctor, "answer", answer)
+    answers = doctor.carry_out([{"id": "late", "last": True}, {"id": "one"}, {"id": "two"}])
+    assert answers == [{"id": "late"}, {"id": "one", "too early": False}, {"id": "two", "too early": False}]
+
+
+def test_proofs_are_judged_when_all_is_read() -> None:
+    assert weights_checks.proofs()["last"] is True
+    assert "last" not in weights_checks.model(PLAN["engines"][0], {"m": {}}, deep=True)
 
 
 def test_every_kind_that_the_filters_ask_for_exists() -> None:
