@@ -43,7 +43,7 @@ options:
   lock_timeout: {description: Seconds to wait for another run on this set to end., type: int, default: 900}
   settle: {description: Seconds that units and containers must stay up after an apply., type: float, default: 2}
   state_dir: {description: Where stamps live., type: path, default: /var/lib/redoubt/config_sets}
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""

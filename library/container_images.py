@@ -1,5 +1,5 @@
 #!/usr/bin/python
-# Copyright: Redoubt founders
+# Copyright: Redoubt contributors
 # SPDX-License-Identifier: Apache-2.0
 """Ansible module: the container images of a host, each proved by its digest."""
 
@@ -69,7 +69,7 @@ options:
   lock_timeout: {description: Seconds to wait for another run on this host to end, type: int, default: 900}
   progress_file:
     {description: Where progress is written, type: path, default: /var/lib/redoubt/progress/images.json}
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""

@@ -20,7 +20,7 @@ description:
     container really has. Changes nothing. A host without Docker has no containers.
 options:
   timeout: {description: Seconds that the engine may take to answer., type: int, default: 60}
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""

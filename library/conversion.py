@@ -1,5 +1,5 @@
 #!/usr/bin/python
-# Copyright: Redoubt founders
+# Copyright: Redoubt contributors
 # SPDX-License-Identifier: Apache-2.0
 """Ansible module: a model made of another one, by a one-shot container without a network."""
 
@@ -46,7 +46,7 @@ options:
   allow_code:
     {description: Models or model/path whose Python files may be a result, type: list, elements: str, default: []}
   lock_timeout: {description: Seconds to wait for another run on this host to end, type: int, default: 900}
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""

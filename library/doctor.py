@@ -18,7 +18,8 @@ DOCUMENTATION = r"""
 module: doctor
 short_description: Carry out a list of checks and report each
 description:
-  - Looks, never changes. What a check finds does not fail the task; the verdict is the caller's.
+  - Changes nothing that it looks at. What it reads of weights it notes as proofs, as a run does, but not in check mode.
+  - What a check finds does not fail the task; the verdict is the caller's.
 options:
   checks:
     description: "Checks, each {id, kind, remedy, ...}. Those with C(last) wait for the others."
@@ -27,7 +28,7 @@ options:
     required: true
   api_key: {description: Key for checks that go through the gateway., type: str}
   report: {description: File on this machine that gets the report as JSON., type: path}
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""
@@ -72,7 +73,7 @@ def main() -> None:
         module.fail_json(
             msg=f"unknown kinds of check: {', '.join(unknown)}; known: {', '.join(sorted({*KINDS, KIND}))}"
         )
-    answers = carry_out([{**c, "api_key": module.params["api_key"]} for c in checks])
+    answers = carry_out([{**c, "api_key": module.params["api_key"], "check_mode": module.check_mode} for c in checks])
     document = {"ok": all(a["ok"] for a in answers), "checks": answers}
     if module.params["report"] and not module.check_mode:
         write_atomically(module.params["report"], json.dumps(document, indent=2).encode(), 0o644, 0, 0)

@@ -21,7 +21,7 @@ options:
   by: {description: Who., type: str, default: ""}
   reason: {description: Why., type: str, default: ""}
   path: {description: The file., type: path, default: /var/lib/redoubt/drained.json}
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""

@@ -15,7 +15,7 @@ short_description: Read several small text files in one task
 description: A file that does not exist is null in the result, not a failure. Changes nothing.
 options:
   paths: {description: Files to read., type: list, elements: path, required: true}
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""

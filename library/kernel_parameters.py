@@ -25,7 +25,7 @@ options:
   header: {description: First line of the drop-in., type: str, default: "# Ansible managed"}
   parameters: {description: "Name: value; null leaves a parameter alone.", type: dict, required: true}
   container: {description: Whether this host is a container., type: bool, default: false}
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""

@@ -83,7 +83,7 @@ options:
       remove_leftovers: {description: Remove them instead of refusing., type: bool, default: false}
   remedy: {description: Sentence that a refusal ends with., type: str, default: ""}
   timeout: {description: Seconds for the whole transaction., type: int, default: 1800}
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""

@@ -47,7 +47,7 @@ options:
   completion_timeout: {description: Seconds that the proof may take., type: int, default: 120}
   crash_limit: {description: How many times an engine may end before it counts as crash-looping., type: int, default: 2}
   lock_timeout: {description: Seconds to wait for another run on this host to end., type: int, default: 900}
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""

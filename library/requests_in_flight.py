@@ -25,7 +25,7 @@ options:
     type: list
     elements: str
     default: []
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""

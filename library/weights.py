@@ -1,5 +1,5 @@
 #!/usr/bin/python
-# Copyright: Redoubt founders
+# Copyright: Redoubt contributors
 # SPDX-License-Identifier: Apache-2.0
 """Ansible module: the model files of a host, each proved by size and SHA-256."""
 
@@ -127,7 +127,7 @@ options:
   ca_file: {description: Certificate authority for https; the system's when empty, type: str, default: ""}
   timeout: {description: Seconds without an answer from a server, type: int, default: 60}
   lock_timeout: {description: Seconds to wait for another run on this host to end, type: int, default: 900}
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""

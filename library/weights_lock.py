@@ -1,5 +1,5 @@
 #!/usr/bin/python
-# Copyright: Redoubt founders
+# Copyright: Redoubt contributors
 # SPDX-License-Identifier: Apache-2.0
 """Ansible module: the lock entry of a model, from a hub or from a folder."""
 
@@ -42,7 +42,7 @@ options:
   proxy: {description: Proxy; what the environment says when empty, type: str, default: ""}
   no_proxy: {description: Hosts without a proxy, type: str, default: ""}
   timeout: {description: Seconds without an answer, type: int, default: 60}
-author: Redoubt founders
+author: Redoubt contributors
 """
 
 EXAMPLES = r"""

@@ -26,7 +26,8 @@ def _weights(check: Check) -> Answer:
         models = parse_models([row], allow_pickle=[row["name"]], allow_code=[row["name"]])
     except Refusal as refusal:
         return False, str(refusal)
-    verdict = verified(Store(Path(check["root"]), Path(check["stamps"])), models, Settings(), check["deep"])[0]
+    settings = Settings(check=check.get("check_mode", False))
+    verdict = verified(Store(Path(check["root"]), Path(check["stamps"])), models, settings, check["deep"])[0]
     if not verdict["ok"]:
         return False, "; ".join(fault["text"] for fault in verdict["faults"])
     return True, f"{verdict['files']} files in {verdict['path']}, {verdict['bytes_hashed']:,} bytes read and proved"

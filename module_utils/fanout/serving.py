@@ -20,7 +20,6 @@ from ansible.module_utils.artifacts.errors import Refusal
 UNIT = "redoubt-fanout"
 KEY_DAYS = 2
 WORKER = "nobody"
-SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 CONFIGURATION = """\
 # Made by the module weights_fanout for one run.
@@ -58,9 +57,14 @@ http {{
 """
 
 
+def search() -> str:
+    """Where programs are looked for: a module's PATH may lack the folders of administration."""
+    return f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
 def lacking() -> list[str]:
     """Return the programs that are not on this host."""
-    return [name for name in ("nginx", "openssl") if shutil.which(name, path=SEARCH) is None]
+    return [name for name in ("nginx", "openssl") if shutil.which(name, path=search()) is None]
 
 
 def make_identity(folder: Path, address: str) -> str:
@@ -112,7 +116,7 @@ def prepare(folder: Path, blobs: Path, address: str, port: int, peers: Mapping[s
 
 def start(folder: Path, lifetime: int) -> None:
     """Start Nginx as a unit that ends by itself after `lifetime` seconds. Raises Refusal."""
-    nginx = shutil.which("nginx", path=SEARCH) or "nginx"
+    nginx = shutil.which("nginx", path=search()) or "nginx"
     properties = [
         f"RuntimeMaxSec={lifetime}",
         "ProtectSystem=strict",
@@ -144,7 +148,7 @@ def run(command: Sequence[str], what: str) -> None:
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PATH": SEARCH},
+        env={**os.environ, "PATH": search()},
     )
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()

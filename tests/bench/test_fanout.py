@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ansible.module_utils.fanout.serving import lacking
 
 from tests.bench.results import record
 from tests.support.fanout_hosts import free_port, hosts
@@ -23,7 +22,7 @@ from tests.support.image_archives import payload
 from tests.support.site import REPOSITORY
 from tests.support.weight_trees import model, write_tree
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(lacking()), reason="needs nginx and openssl")]
+pytestmark = pytest.mark.slow
 MIB = 1 << 20
 COUNT = 8
 FILES, FILE_BYTES = 48, 4 * MIB

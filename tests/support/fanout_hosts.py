@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from ansible.module_utils.fanout import serving
+
+from tests.support.programs import client, nginx
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -50,7 +53,7 @@ class Hosts:
             folder = self.root / name / "run"
             serving.prepare(folder, self.root / name / "models/.blobs", address, self.port, given)
             command = ["nginx", "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
-            self.servers[name] = subprocess.Popen(command, env={**os.environ, "PATH": serving.SEARCH})
+            self.servers[name] = subprocess.Popen(command)
         for address in self.peers.values():
             _wait_for(address, self.port)
 
@@ -100,9 +103,12 @@ def hosts(port: int, count: int, models: Sequence[dict[str, Any]], origin: str, 
     root = Path(tempfile.mkdtemp(prefix="redoubt-fanout-"))
     root.chmod(0o755)
     made = Hosts(root, port, count, models, origin, more)
+    client("openssl", "openssl")
+    path = f"{Path(nginx()).parent}:{os.environ['PATH']}"
     try:
-        made.serve()
-        yield made
+        with patch.dict(os.environ, PATH=path):
+            made.serve()
+            yield made
     finally:
         for run in made.runs:
             run.kill()

@@ -54,8 +54,8 @@ def test_a_readable_secret_is_named(host: Host, play: Play) -> None:
 
 
 def test_configuration_changed_by_hand_is_named(host: Host, play: Play) -> None:
-    change = "cp -a /etc/docker/daemon.json /root/daemon.json && echo >> /etc/docker/daemon.json"
-    with broken(host, change, "mv /root/daemon.json /etc/docker/daemon.json"):
+    change = "cp -a /etc/docker/daemon.json /var/tmp/daemon.json && echo >> /etc/docker/daemon.json"
+    with broken(host, change, "mv /var/tmp/daemon.json /etc/docker/daemon.json"):
         answer = examine(host, play)["config.drift"]
     assert answer["ok"] is False
     assert "/etc/docker/daemon.json" in answer["detail"]

@@ -193,11 +193,11 @@ def test_lost_server_key_is_made_again_and_a_lost_ca_key_is_refused(host: Host, 
     host.check_output("rm /etc/redoubt/tls/server.key")
     assert play().status == 0
     assert status(address) == 502
-    host.check_output("mv /etc/redoubt/tls/ca.key /root/ca.key")
+    host.check_output("mv /etc/redoubt/tls/ca.key /var/tmp/ca.key")
     run = play()
     assert run.status != 0
     assert "restore it from the backup" in run.words
-    host.check_output("mv /root/ca.key /etc/redoubt/tls/ca.key")
+    host.check_output("mv /var/tmp/ca.key /etc/redoubt/tls/ca.key")
 
 
 @pytest.fixture(scope="module")

@@ -77,12 +77,12 @@ def test_key_signs_for_its_repository_alone(host: Host) -> None:
 def test_upgrades_leave_the_set_alone(host: Host) -> None:
     # Without the pin 595 would be the newest; the hold alone must keep it, and unattended-upgrades has its own list.
     pin = "/etc/apt/preferences.d/nvidia-driver-pin"
-    host.check_output("mv %s /root/pin", pin)
+    host.check_output("mv %s /var/tmp/pin", pin)
     try:
         said = host.check_output("apt-get -y upgrade")
         refused = host.run("apt-get -y install nvidia-fabricmanager=595.71.05-1")
     finally:
-        host.check_output("mv /root/pin %s", pin)
+        host.check_output("mv /var/tmp/pin %s", pin)
     assert "kept back" in said
     assert "nvidia-fabricmanager" in said
     assert refused.rc != 0

@@ -101,14 +101,14 @@ def test_seven_of_eight_on_the_bus(host: Host, play: Play) -> None:
     before = host.file(hardware).content_string
     changed = json.loads(before)
     changed["gpus"].pop()
-    host.check_output("cp %s /root/hardware.json && printf %%s %s > %s", hardware, json.dumps(changed), hardware)
+    host.check_output("cp %s /var/tmp/hardware.json && printf %%s %s > %s", hardware, json.dumps(changed), hardware)
     host.check_output("stub-nvidia refresh")
     try:
         found = look(host)
         fired = until(lambda: "GpuMissing" in firing(host), 60)
         said, run = play("doctor.yml"), play("driver.yml")
     finally:
-        host.check_output("mv /root/hardware.json %s && stub-nvidia refresh", hardware)
+        host.check_output("mv /var/tmp/hardware.json %s && stub-nvidia refresh", hardware)
     assert (found[figures.EXPECTED], found[figures.VISIBLE]) == (8, 7)
     assert fired
     for one in (said, run):

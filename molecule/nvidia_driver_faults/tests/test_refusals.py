@@ -35,12 +35,12 @@ def package(host: Host, name: str, depends: str, script: str = "") -> Iterator[N
     """A site's own package on the host, for a while; dpkg need not be content with it."""
     fields = {"Package": name, "Version": "1.0", "Architecture": "all", "Maintainer": "x <x@example.org>"}
     control = "".join(f"{key}: {text}\n" for key, text in {**fields, "Depends": depends, "Description": "test"}.items())
-    folder = "/root/p/DEBIAN"
-    host.check_output("rm -rf /root/p && mkdir -p %s && printf %%s %s > %s/control", folder, control, folder)
+    folder = "/srv/p/DEBIAN"
+    host.check_output("rm -rf /srv/p && mkdir -p %s && printf %%s %s > %s/control", folder, control, folder)
     if script:
         host.check_output("printf %%s %s > %s/postinst && chmod 755 %s/postinst", script, folder, folder)
-    host.check_output("dpkg-deb --build /root/p /root/p.deb")
-    host.run("dpkg --install /root/p.deb")
+    host.check_output("dpkg-deb --build /srv/p /srv/p.deb")
+    host.run("dpkg --install /srv/p.deb")
     try:
         yield
     finally:
@@ -115,7 +115,7 @@ def test_unattended_upgrade_leaves_the_set_alone(host: Host, play: Play) -> None
         '#clear Unattended-Upgrade::Origins-Pattern;\nUnattended-Upgrade::Origins-Pattern { "label=NVIDIA CUDA"; };\n'
     )
     host.check_output("printf %%s %s > %s", allow, UPGRADER)
-    host.check_output(f"mv {PIN} /root/pin && apt-get update")
+    host.check_output(f"mv {PIN} /var/tmp/pin && apt-get update")
     try:
         tried = upgrade(host, "--dry-run")
         upgrade(host)
@@ -125,7 +125,7 @@ def test_unattended_upgrade_leaves_the_set_alone(host: Host, play: Play) -> None
         host.check_output(f"rm -f {PIN}")
         loose = upgrade(host, "--dry-run")
     finally:
-        host.check_output(f"mv /root/pin {PIN}; rm {UPGRADER}")
+        host.check_output(f"mv /var/tmp/pin {PIN}; rm {UPGRADER}")
     assert play("driver.yml").status == 0
     assert after == {OLD}
     assert considered(tried) == set()
@@ -141,13 +141,13 @@ def test_maxwell_card_and_open_modules_only(host: Host, play: Play) -> None:
     hardware = json.loads(host.file(HARDWARE).content_string)
     card = hardware["gpus"][0] | {"device": "10de:13f2", "product": "Tesla M60", "mig_capable": False}
     changed = hardware | {"gpus": [card], "nvswitches": [], "fabric": None}
-    host.check_output("cp %s /root/hardware.json && printf %%s %s > %s", HARDWARE, json.dumps(changed), HARDWARE)
+    host.check_output("cp %s /var/tmp/hardware.json && printf %%s %s > %s", HARDWARE, json.dumps(changed), HARDWARE)
     host.check_output("stub-nvidia refresh")
     try:
         new = play("driver.yml", nvidia_driver_version=NEW)
         wished = play("driver.yml", nvidia_driver_module="open")
     finally:
-        host.check_output("mv /root/hardware.json %s && stub-nvidia refresh", HARDWARE)
+        host.check_output("mv /var/tmp/hardware.json %s && stub-nvidia refresh", HARDWARE)
     assert new.status != 0
     assert "Refused, nothing was changed." in new.words
     assert (

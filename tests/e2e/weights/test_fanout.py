@@ -21,9 +21,6 @@ from tests.support.fault_server import serving as origin_of
 from tests.support.image_archives import payload
 from tests.support.weight_trees import digest, model
 
-pytestmark = pytest.mark.skipif(
-    bool(serving.lacking()), reason="needs nginx and openssl: apt-get install nginx-light openssl"
-)
 PIECE = 64 << 10
 FILES = {f"part-{number}": payload(6 * PIECE + 100 * number, number) for number in range(9)} | {"config.json": b"{}"}
 SIZE = sum(len(data) for data in FILES.values())
