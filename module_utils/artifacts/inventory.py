@@ -83,7 +83,8 @@ def _revision(store: Store, ledger: Ledger, used: References, tree: str, files: 
     root = store.models / tree
     stamp = Stamp.read(store.state / f"{tree}.json")
     proofs = [proof for item in files if (proof := ledger.proof(item.status)) is not None]
-    places = [(item, place) for item in files for place in item.places if root in place.parents]
+    below = f"{root}/"
+    places = [(item, place) for item in files for place in item.places if str(place).startswith(below)]
     return {
         "path": str(root),
         "revision": stamp.revision or None,
