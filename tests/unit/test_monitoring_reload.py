@@ -171,6 +171,28 @@ def test_apply_passes_a_refusal_on(
     assert "its last words: it stopped at line 7" in said
 
 
+def test_a_service_that_only_begins_to_start_may_say_why_it_cannot(
+    url: str, folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else has its port and answers 500, before the service itself has found that out."""
+    (tmp_path / "bin").mkdir()
+    state = tmp_path / "looks"
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    (tmp_path / "bin/docker").write_text(
+        f"""#!/bin/sh
+case "$*" in
+*inspect*) echo . >> {state}; [ $(wc -l < {state}) -lt 3 ] && echo true 0 {moment}.123456789Z || echo false 1 x;;
+*logs*) [ $(wc -l < {state}) -lt 3 ] && echo Starting || echo address already in use;;
+esac
+"""
+    )
+    (tmp_path / "bin/docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    Pages.stubborn = True
+    assert script.main(["apply", settings(folder, url)]) == 1
+    assert "its last words: address already in use" in capsys.readouterr().out
+
+
 def test_the_password_is_made_once_and_only_its_user_can_read_it(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

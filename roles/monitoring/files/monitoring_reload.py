@@ -31,6 +31,7 @@ from enum import Enum
 from pathlib import Path
 
 GRAFANA_UID = 472
+SETTLED = 5.0  # seconds after which a service that found its port taken has ended
 
 
 class State(Enum):
@@ -130,8 +131,7 @@ def grafana_problem(directory: Path) -> str | None:
     )
     if done.returncode:
         return "grafana has no container"
-    # Nanoseconds, which older versions of Python cannot parse: whole seconds, rounded up, are enough.
-    started = datetime.strptime(done.stdout.strip()[:19] + "+0000", "%Y-%m-%dT%H:%M:%S%z").timestamp() + 1
+    started = _seconds(done.stdout.strip()) + 1
     changed = newest_change(directory / "provisioning")
     return "grafana has not been started since its provisioning changed" if started < changed else None
 
@@ -198,10 +198,32 @@ def _reason(error: Exception) -> str:
 
 
 def _last_words(service: Service) -> str:
-    """What a service last wrote, which says why it does not run or what it refuses."""
+    """What a service last wrote, which says why it does not run or what it refuses.
+
+    Who answers at its address may be somebody else, while the service itself has only begun to start: it may finish.
+    """
+    deadline = time.monotonic() + SETTLED
+    while _is_starting(service) and time.monotonic() < deadline:
+        time.sleep(0.2)
     command = ["docker", "logs", "--tail", "3", service.container]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return f"its last words: {done.stdout.decode(errors='replace').strip()[-1200:] or 'none'}"
+
+
+def _is_starting(service: Service) -> bool:
+    """Whether a container runs for the first time, and not long enough to have failed."""
+    form = "{{.State.Running}} {{.RestartCount}} {{.State.StartedAt}}"
+    command = ["docker", "container", "inspect", "--format", form, service.container]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = done.stdout.split()
+    if done.returncode or len(words) != 3 or words[:2] != ["true", "0"]:
+        return False
+    return time.time() - _seconds(words[2]) < SETTLED
+
+
+def _seconds(moment: str) -> float:
+    """A moment as Docker writes it, rounded down: its nanoseconds are more than older versions of Python can parse."""
+    return datetime.strptime(moment[:19] + "+0000", "%Y-%m-%dT%H:%M:%S%z").timestamp()
 
 
 def main(arguments: list[str] | None = None) -> int:
