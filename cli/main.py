@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,7 @@ examples:
   ./redoubt play verify -i inventories/single         ask the doctor
   ./redoubt test --quick                              lint and unit tests
   ./redoubt lab status                                the throwaway hosts
+  ./redoubt bundle verify /media/usb --key site.pub   prove a bundle; see ./redoubt bundle --help
 
 {EXIT_CODES}
 """
@@ -64,6 +66,20 @@ examples:
   ./redoubt test --only lint:mypy         one tool
 
 The last line is `N passed, N failed`. {EXIT_CODES}
+"""
+
+COMPARE = """
+A and B are hosts whose fingerprints `play verify` left in .runs/fingerprints/, or files with fingerprints. One alone is
+compared with what the host itself recorded when Redoubt last worked on it; with --lock, with a lock. Two of one host,
+taken at different times, show also its own addresses, names and package sources. `play compare` asks the hosts afresh.
+
+examples:
+  ./redoubt compare h1 h2                        two hosts that should be the same
+  ./redoubt compare h1                           what somebody changed on h1
+  ./redoubt compare h1 --lock lock               what h1 has that the lock does not allow
+  ./redoubt compare before.json h1 --json
+
+exit codes: 0 nothing differs, 1 something does, 2 wrong usage or not readable, 130 interrupted (Ctrl-C)
 """
 
 LAB = f"""
@@ -136,6 +152,15 @@ def parser() -> argparse.ArgumentParser:
     lab.usage = "redoubt lab ACTION ..."
     lab.add_argument("arguments", metavar="ACTION ...", nargs=argparse.REMAINDER, help="see below")
 
+    compare = verbs.add_parser("compare", help="what differs between hosts, or from records or a lock", epilog=COMPARE)
+    compare.add_argument("left", metavar="A", help="a host's name, or a file")
+    compare.add_argument("right", metavar="B", nargs="?", help="another one, or the same host at another time")
+    compare.add_argument("--lock", metavar="LOCK", type=Path, help="a lock: its folder, or a depot's locks/SITE.json")
+    compare.add_argument("--json", action="store_true", help="print the differences as JSON")
+
+    bundle = verbs.add_parser("bundle", help="carry a site across a gap: plan, build, verify, import", add_help=False)
+    bundle.add_argument("arguments", metavar="ACTION ...", nargs=argparse.REMAINDER)
+
     setup = verbs.add_parser("setup", help="make the Python environment (.venv) and stop", epilog=SETUP)
     setup.add_argument("--dev", action="store_true", help="also what the tests need")
     return top
@@ -167,6 +192,10 @@ def _dispatch(options: argparse.Namespace, rest: list[str]) -> int:
     if options.verb == "setup":
         print("The Python environment is ready: .venv")
         return 0
+    if options.verb == "bundle":
+        from cli.bundle import main as bundle  # noqa: PLC0415  # see above
+
+        return bundle(options.arguments)
     from cli.views import make_console  # noqa: PLC0415  # see above
 
     if options.verb == "play":
@@ -177,6 +206,10 @@ def _dispatch(options: argparse.Namespace, rest: list[str]) -> int:
         from cli.demo import demo  # noqa: PLC0415  # see above
 
         return demo(make_console(), fresh=options.fresh, down=options.down)
+    if options.verb == "compare":
+        from cli.compare import compare  # noqa: PLC0415  # see above
+
+        return compare(options, make_console())
     if options.verb == "lab":
         from cli.lab import lab  # noqa: PLC0415  # see above
 

@@ -92,12 +92,15 @@ def jobs(choice: Choice, root: Path, folder: Path, *, slow: bool, expression: st
     options = [] if slow or choice.tier == "bench" else ["-m", "not slow"]
     if expression:
         options += ["-k", expression]
+    sites = _sites(root / FOLDERS["e2e"]) if choice.tier == "e2e" else {}
     if choice.names:
-        by_name = {test.stem.removeprefix("test_"): str(test.relative_to(root)) for test in tests}
+        by_name = {test.stem.removeprefix("test_"): str(test.relative_to(root)) for test in tests} | sites
         names = tuple(name.removesuffix(".py").removeprefix("test_") for name in choice.names)
-        groups = {choice.tier: [by_name[name] for name in _named(Choice(choice.tier, names), list(by_name))]}
-    elif choice.tier == "e2e":
-        groups = {name: [target] for name, target in _sites(root / FOLDERS["e2e"]).items()}
+        chosen = _named(Choice(choice.tier, names), list(by_name))
+        alone = [by_name[name] for name in chosen if name not in sites]
+        groups = {name: [sites[name]] for name in chosen if name in sites} | ({choice.tier: alone} if alone else {})
+    elif sites:
+        groups = {name: [target] for name, target in sites.items()}
     else:
         groups = {choice.tier: [FOLDERS[choice.tier]]}
         options += ["-n", "2"] if choice.tier == "unit" else []

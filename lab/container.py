@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,16 @@ CAPABILITIES = (
 )  # fmt: skip
 # S108 warns of temporary files in a shared folder; this is a mount point.
 TMPFS = {"/run": "", "/run/lock": "", "/tmp": "exec,mode=1777"}  # noqa: S108
-PREFIX = "redoubt-lab-"
-PROBE = f"{PREFIX}probe"
 
 
 def container_name(name: str) -> str:
-    """The container of a host."""
-    return f"{PREFIX}{name}"
+    """The container of a host: each checkout has its own, so that none stands in the way of another's."""
+    return f"redoubt-lab-{paths.CHECKOUT}-{name}"
 
 
 def volume_name(name: str) -> str:
     """The volume on a host's /var/lib/docker."""
-    return f"{PREFIX}{name}-docker"
+    return f"{container_name(name)}-docker"
 
 
 def rights(privileged: bool, cgroup_version: str) -> dict[str, Any]:
@@ -83,10 +82,10 @@ def privileged_works(client: docker.DockerClient, image: str, report: Report) ->
 
 def _probe(client: docker.DockerClient, image: str) -> bool:
     with contextlib.suppress(NotFound):
-        client.containers.get(PROBE).remove(force=True)
+        client.containers.get(container_name("_probe")).remove(force=True)
     config = client.api.create_host_config(privileged=True)
     created = client.api.create_container(
-        image, command=["/bin/true"], name=PROBE, host_config=config, labels={"redoubt.lab": "1"}
+        image, command=["/bin/true"], name=container_name("_probe"), host_config=config, labels={"redoubt.lab": "1"}
     )
     try:
         client.api.start(created["Id"])
@@ -107,6 +106,8 @@ def create_request(
     media: bool,
     docker_volume: bool,
     reboots: bool = False,
+    gap: bool = False,
+    folders: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """What the engine's API wants to hear about the container of a host; makes its volume.
 
@@ -120,6 +121,8 @@ def create_request(
     if media:
         paths.MEDIA.mkdir(parents=True, exist_ok=True)
         mounts.append({"Type": "bind", "Source": str(paths.MEDIA), "Target": "/media/redoubt", "ReadOnly": True})
+    for target, source in (folders or {}).items():
+        mounts.append({"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": True})
     init = list(client.images.get(image).attrs["Config"]["Cmd"])
     return {
         "Image": image,
@@ -131,13 +134,13 @@ def create_request(
             "RestartPolicy": {"Name": "on-failure" if reboots else "no"},
             "Tmpfs": TMPFS,
             "Mounts": mounts,
-            "ExtraHosts": [f"{site}:{address}" for site, address in sorted(debian.machine_sites().items())],
+            "ExtraHosts": [] if gap else [f"{site}:{where}" for site, where in sorted(debian.machine_sites().items())],
         },
     }
 
 
-def key_files(host_key: Path, client_key: Path) -> bytes:
-    """A tar with the host's own key and, for each user, the key that opens the host."""
+def key_files(host_key: Path, client_key: Path, units: Mapping[str, str] | None = None) -> bytes:
+    """A tar with the host's own key, for each user the key that opens the host, and systemd units (name: text)."""
     public = host_key.with_suffix(".pub")
     opener = client_key.with_suffix(".pub").read_bytes()
     files = [
@@ -147,6 +150,7 @@ def key_files(host_key: Path, client_key: Path) -> bytes:
             (f"{'root' if user == 'root' else f'home/{user}'}/.ssh/authorized_keys", opener, 0o600, number)
             for user, number in USERS.items()
         ),
+        *((f"etc/systemd/system/{unit}", text.encode(), 0o644, 0) for unit, text in (units or {}).items()),
     ]
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -154,6 +158,10 @@ def key_files(host_key: Path, client_key: Path) -> bytes:
             info = tarfile.TarInfo(path)
             info.size, info.mode, info.uid, info.gid, info.mtime = len(content), mode, owner, owner, time.time()
             tar.addfile(info, io.BytesIO(content))
+        for unit in units or {}:
+            info = tarfile.TarInfo(f"etc/systemd/system/sysinit.target.wants/{unit}")
+            info.type, info.linkname = tarfile.SYMTYPE, f"../{unit}"
+            tar.addfile(info)
     return buffer.getvalue()
 
 
@@ -162,3 +170,17 @@ def create(client: docker.DockerClient, request: dict[str, Any], name: str) -> C
     # docker's own types lack this call.
     made = client.api.create_container_from_config(request, container_name(name))  # type: ignore[no-untyped-call]
     return client.containers.get(str(made["Id"]))
+
+
+def remove_orphans(client: docker.DockerClient) -> list[str]:
+    """Remove the hosts of checkouts that are gone, which nobody else would; returns their names."""
+    removed = []
+    for item in client.containers.list(all=True, filters={"label": "redoubt.lab=1"}, ignore_removed=True):
+        cache = item.labels.get("redoubt.lab.cache")
+        if cache and item.labels.get("redoubt.lab.name") and not Path(cache).is_dir():
+            with contextlib.suppress(NotFound):
+                item.remove(force=True, v=True)
+                removed.append(item.labels["redoubt.lab.name"])
+            with contextlib.suppress(NotFound):
+                client.volumes.get(f"{item.name}-docker").remove(force=True)
+    return removed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from docker.models.containers import Container
 
 from lab import container as containers
 from lab import engine, images, net, paths, ready, record, ssh
+from lab import gap as gaps
 from lab.errors import LabError
 from lab.record import USERS, Host
 from lab.report import QuietReport, Report
@@ -35,13 +37,17 @@ def up(
     media: bool = True,
     docker_volume: bool = True,
     reboots: bool = False,
+    gap: bool = False,
+    folders: Mapping[str, Path] | None = None,
     report: Report | None = None,
 ) -> Host:
     """Start a host, or find the one of this name, and wait until it runs and answers SSH.
 
     A host that cannot be finished is removed again, also on Ctrl-C and SIGTERM. ``user`` is the one that SSH logs in
     as: ``operator`` may become root, ``guest`` may not. A new host that ``reboots`` comes back when it restarts itself,
-    with its address; any other one is off then. Raises LabError with what is wrong and what to do.
+    with its address; any other one is off then. One behind the ``gap`` is on that network alone (see lab.gap).
+    ``folders``: of this machine, by where the host sees them, read-only. Raises LabError with what is wrong and what
+    to do.
     """
     report = report or QuietReport()
     if not NAME.fullmatch(name):
@@ -56,10 +62,11 @@ def up(
         existing = _find(client, name)
         if existing is not None:
             return _again(existing, name, platform, user, report)
+        containers.remove_orphans(client)
         image = images.host_image(client, platform, report)
         with report.phase(f"Start host {name} ({platform})"):
             try:
-                return _make(client, name, platform, user, image, media, docker_volume, reboots, report)
+                return _make(client, name, platform, user, image, media, docker_volume, reboots, gap, folders, report)
             except BaseException:
                 _remove(client, name)
                 net.remove_unused(client)
@@ -67,7 +74,7 @@ def up(
 
 
 def down(name: str) -> bool:
-    """Remove a host with its volume and keys; False where there was none. Raises LabError for another checkout's."""
+    """Remove a host with its volume and keys; False where there was none."""
     client = engine.connect()
     with file_lock(f"host-{name}"):
         known = record.folder(name).is_dir()
@@ -85,6 +92,7 @@ def down_all() -> list[str]:
     names = {path.name for path in (paths.STATE / "hosts").glob("*")}
     client = engine.connect()
     if client is not None:
+        names |= set(containers.remove_orphans(client))
         for item in client.containers.list(all=True, filters={"label": engine.LABEL}, ignore_removed=True):
             if item.labels.get("redoubt.lab.name") and _ours(item.labels):
                 names.add(item.labels["redoubt.lab.name"])
@@ -138,7 +146,7 @@ def unseal(name: str) -> None:
     with file_lock(f"host-{name}"):
         item.reload()
         if net.EGRESS not in item.attrs["NetworkSettings"]["Networks"]:
-            with file_lock("network"):
+            with file_lock("network", machine=True):
                 net.ensure(client)[1].connect(item)
 
 
@@ -204,6 +212,8 @@ def _make(
     media: bool,
     docker_volume: bool,
     reboots: bool,
+    gap: bool,
+    folders: Mapping[str, Path] | None,
     report: Report,
 ) -> Host:
     folder = record.folder(name)
@@ -214,16 +224,21 @@ def _make(
     labels = {"redoubt.lab": "1", "redoubt.lab.name": name, "redoubt.lab.cache": str(paths.CACHE)}
     privileged = containers.privileged_works(client, image, report)
     request = containers.create_request(
-        client, name, image, labels, privileged=privileged, media=media, docker_volume=docker_volume, reboots=reboots
-    )
-    with file_lock("network"):
-        internal, egress = net.ensure(client)
-        address = net.choose_address(net.subnet(internal), _addresses(client))
+        client, name, image, labels, privileged=privileged, media=media, docker_volume=docker_volume, reboots=reboots,
+        gap=gap, folders=folders,
+    )  # fmt: skip
+    units: dict[str, str] = {}
+    with net.gap(client) if gap else net.both(client) as (control, egress):
+        subnet = net.subnet(control)
+        address = net.choose_address(subnet, _addresses(client, str(control.name)))
         endpoint = {"IPAMConfig": {"IPv4Address": address}}
-        request["NetworkingConfig"] = {"EndpointsConfig": {net.INTERNAL: endpoint}}
+        request["NetworkingConfig"] = {"EndpointsConfig": {control.name: endpoint}}
         item = containers.create(client, request, name)
-        egress.connect(item)
-    item.put_archive("/", containers.key_files(host_key, client_key))
+        if egress is None:
+            units = {gaps.UNIT: gaps.unit(str(subnet[1]))}
+        else:
+            egress.connect(item)
+    item.put_archive("/", containers.key_files(host_key, client_key, units))
     public = host_key.with_suffix(".pub").read_text(encoding="ascii").split()
     known_hosts = folder / "known_hosts"
     write_private(known_hosts, f"{address} {public[0]} {public[1]}\n")
@@ -234,27 +249,21 @@ def _make(
     return host
 
 
-def _addresses(client: docker.DockerClient) -> list[str]:
-    """The control addresses of all lab hosts, also of those that are off."""
+def _addresses(client: docker.DockerClient, network: str) -> list[str]:
+    """The addresses of all lab hosts on a network, also of those that are off."""
     found = []
     for item in client.containers.list(all=True, filters={"label": engine.LABEL}, ignore_removed=True):
-        endpoint = item.attrs["NetworkSettings"]["Networks"].get(net.INTERNAL) or {}
+        endpoint = item.attrs["NetworkSettings"]["Networks"].get(network) or {}
         found += [endpoint.get("IPAddress") or "", (endpoint.get("IPAMConfig") or {}).get("IPv4Address") or ""]
     return [address for address in found if address]
 
 
 def _find(client: docker.DockerClient, name: str) -> Container | None:
-    """The finished container of a host; removes half-made ones and those of checkouts that are gone.
-
-    Raises LabError where the host is another checkout's.
-    """
+    """The finished container of a host; removes a half-made one."""
     try:
         item = client.containers.get(containers.container_name(name))
     except NotFound:
         return None
-    if not _ours(item.labels):
-        where = item.labels.get("redoubt.lab.cache", "another program")
-        raise LabError(f"the lab host {name} belongs to {where}: run `lab down {name}` there, or take another name")
     known = record.load(name)
     if known is not None and known.container_id == item.id and item.status != "dead":
         return item

@@ -1,10 +1,11 @@
-"""The two networks of lab hosts: one without a way out, for control, and one to the package sources."""
+"""The networks of lab hosts: one without a way out, for control, one to the package sources, one behind the air gap."""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from docker.errors import APIError, NotFound
 from docker.models.networks import Network
 from docker.types import IPAMConfig, IPAMPool
 
+from lab import paths
 from lab.errors import LabError
 from lab.tools import file_lock
 
 INTERNAL = "redoubt-lab"
+GAP = f"redoubt-lab-gap-{paths.CHECKOUT}"
 EGRESS = "redoubt-lab-egress"
 LABELS = {"redoubt.lab": "1"}
 #: Host addresses on a network; the first is the bridge's own.
@@ -68,13 +71,29 @@ def routes(table: str) -> list[Net]:
 def ensure(client: docker.DockerClient) -> tuple[Network, Network]:
     """The control network and the one with a way out, made where they are missing.
 
-    To be called under ``file_lock("network")``, kept until a container is on them: until then they count as unused.
+    To be called under ``file_lock("network", machine=True)``, kept until a container is on them: until then they count
+    as unused.
     """
     existing = {network.name: network for network in client.networks.list()}
     for name in (INTERNAL, EGRESS):
         if name not in existing:
             existing[name] = _create(client, name)
     return existing[INTERNAL], existing[EGRESS]
+
+
+@contextmanager
+def both(client: docker.DockerClient) -> Iterator[tuple[Network, Network | None]]:
+    """The control network and the one with a way out, kept while the block puts a container on them."""
+    with file_lock("network", machine=True):
+        yield ensure(client)
+
+
+@contextmanager
+def gap(client: docker.DockerClient) -> Iterator[tuple[Network, Network | None]]:
+    """The network behind the air gap and None, for it has no way out; made where it is missing, and kept likewise."""
+    with file_lock("network", machine=True):
+        found = client.networks.list(names=[GAP], filters={"label": "redoubt.lab=1"})
+        yield (found[0] if found else _create(client, GAP)), None
 
 
 def subnet(network: Network) -> Net:
@@ -86,7 +105,7 @@ def subnet(network: Network) -> Net:
 def remove_unused(client: docker.DockerClient) -> list[str]:
     """Remove our networks that no container is on; returns their names."""
     removed = []
-    with file_lock("network"):
+    with file_lock("network", machine=True):
         used = set()
         for container in client.containers.list(all=True, ignore_removed=True):
             used.update(container.attrs["NetworkSettings"]["Networks"])
@@ -109,7 +128,7 @@ def _create(client: docker.DockerClient, name: str) -> Network:
     return client.networks.create(
         name,
         driver="bridge",
-        internal=name == INTERNAL,
+        internal=name in (INTERNAL, GAP),
         labels=LABELS,
         check_duplicate=True,
         ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(chosen), gateway=str(chosen[1]))]),

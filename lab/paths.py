@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -17,3 +18,5 @@ HOST_IMAGES = CACHE / "host-images"
 WORK = CACHE / "work"
 #: Digests of everything on the medium, in the shape that the inventories include.
 LOCK_FILE = CACHE / "lock.yml"
+#: What tells this checkout's hosts from those of another one on the same machine.
+CHECKOUT = hashlib.sha256(str(CACHE).encode()).hexdigest()[:8]

@@ -21,6 +21,8 @@ from lab import paths
 from lab.errors import LabError
 from lab.report import Report
 
+MACHINE_LOCKS = Path("/run/lock/redoubt-lab")
+
 
 def run(
     command: Sequence[str],
@@ -125,12 +127,12 @@ def find(program: str) -> str | None:
 
 
 @contextmanager
-def file_lock(name: str, timeout: float = 1800) -> Iterator[None]:
-    """Keep other lab processes and threads out while the block runs.
+def file_lock(name: str, timeout: float = 1800, *, machine: bool = False) -> Iterator[None]:
+    """Keep other lab processes and threads out while the block runs: of this checkout, or of the whole ``machine``.
 
     Raises LabError where the lock is not free within ``timeout`` seconds.
     """
-    folder = paths.STATE / "locks"
+    folder = MACHINE_LOCKS if machine else paths.STATE / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout
     with (folder / f"{name}.lock").open("a+") as handle:

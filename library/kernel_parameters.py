@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ options:
   header: {description: First line of the drop-in., type: str, default: "# Ansible managed"}
   parameters: {description: "Name: value; null leaves a parameter alone.", type: dict, required: true}
   container: {description: Whether this host is a container., type: bool, default: false}
+  record:
+    description: Where it is written down which values this host was given, for its fingerprint. Empty writes nothing.
+    type: path
+    default: /var/lib/redoubt/kernel_parameters.json
 author: Redoubt contributors
 """
 
@@ -88,6 +93,13 @@ def set_live(name: str, wanted: str, check: bool, proc: str = PROC) -> dict[str,
     return row
 
 
+def remember(record: str | None, path: str, parameters: dict[str, str]) -> None:
+    """Write down what the kernel took and in which drop-in, if it is not written down so already."""
+    text = json.dumps({"schema": 1, "path": path, "parameters": parameters}, indent=2, sort_keys=True) + "\n"
+    if record and snapshot(record).data != text.encode():
+        write_atomically(record, text.encode(), 0o644, 0, 0)
+
+
 def apply(params: dict[str, Any], check: bool, proc: str = PROC) -> dict[str, Any]:
     """Do what the module's documentation says and return its result."""
     wanted = {name: str(value) for name, value in params["parameters"].items() if value is not None}
@@ -99,6 +111,9 @@ def apply(params: dict[str, Any], check: bool, proc: str = PROC) -> dict[str, An
     if file_changed and not check:
         write_atomically(params["path"], text.encode(), 0o644, 0, 0)
     rows = [row for name, value in sorted(mine.items()) if (row := set_live(name, value, check, proc))]
+    refused = {row["name"] for row in rows if "why" in row}
+    if not check:
+        remember(params.get("record"), params["path"], {n: value for n, value in mine.items() if n not in refused})
     updated = [row for row in rows if "why" not in row]
     return {
         "changed": file_changed or bool(updated),
@@ -122,6 +137,7 @@ def main() -> None:
             "header": {"type": "str", "default": "# Ansible managed"},
             "parameters": {"type": "dict", "required": True},
             "container": {"type": "bool", "default": False},
+            "record": {"type": "path", "default": "/var/lib/redoubt/kernel_parameters.json"},
         },
         supports_check_mode=True,
     )

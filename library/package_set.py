@@ -11,7 +11,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.config_files import write_atomically
-from ansible.module_utils.package_tools import Host, Refused, missing, split, stream_enabled
+from ansible.module_utils.package_dnf import stream_enabled
+from ansible.module_utils.package_lock import Broken, PackageLock, read
+from ansible.module_utils.package_services import services_off
+from ansible.module_utils.package_tools import Host, Refused, fits, missing, split
 from ansible.module_utils.repositories import MODE, Untrusted, differing, leftovers
 
 DOCUMENTATION = r"""
@@ -24,6 +27,9 @@ description:
   - Files of the configuration that are already there are kept.
   - An installation that was cut short (dpkg was interrupted) is finished first. Packages that were broken before, that
     are held and forbid the new ones, or that would have to be removed are a refusal that names them (APT).
+  - Where the host's C(/etc/redoubt/packages.json) says strict, only what it lists is installed, each in its version and
+    from bytes with its sum. What is not in it, or would come along and is not in it, is a refusal that names all.
+    Where it names a source file, no other source is asked, C(repository) is not written and C(stream) not enabled.
 options:
   packages:
     description:
@@ -81,6 +87,14 @@ options:
         elements: path
         default: []
       remove_leftovers: {description: Remove them instead of refusing., type: bool, default: false}
+  start_services:
+    description: false keeps services that come with new packages from being started by them (APT; DNF starts none).
+    type: bool
+    default: true
+  installed_too:
+    description: Where the host's packages are locked, bring all that are installed and older than locked to the lock's.
+    type: bool
+    default: false
   remedy: {description: Sentence that a refusal ends with., type: str, default: ""}
   timeout: {description: Seconds for the whole transaction., type: int, default: 1800}
 author: Redoubt contributors
@@ -138,9 +152,46 @@ def add_repository(repository: dict[str, Any], apt: bool, check: bool) -> tuple[
     return list(files), old
 
 
+def locked(params: dict[str, Any], lock: PackageLock | None) -> dict[str, Any]:
+    """The parameters as the host's lock makes them: exact versions, no source beside its own. Raises Refused."""
+    if lock is None:
+        return params
+    if lock.sources:  # it has what the lock lists, whatever repository and stream that came from
+        params = {**params, "repository": None, "stream": ""}
+    if not lock.strict:
+        return params
+    wanted, problem = lock.wanted([*params["first"], *params["packages"]], fits)
+    if problem:
+        raise Refused(problem)
+    count = len(params["first"])
+    return {
+        **params,
+        "first": wanted[:count],
+        "packages": wanted[count:],
+        "downgrade": params["downgrade"] or lock.downgrade,
+    }
+
+
+def behind(host: Host, lock: PackageLock) -> list[str]:
+    """NAME=VERSION of what is installed, not held, and older than locked."""
+    found, held = host.state(sorted(lock.packages))
+    pairs = [
+        (name, version, lock.packages[name]["version"])
+        for name, version in sorted(found.items())
+        if name not in held and version != lock.packages[name]["version"]
+    ]
+    newer = {text.partition(" ")[0] for text in host.newer(pairs)}
+    return [f"{name}={wanted}" for name, _, wanted in pairs if name not in newer]
+
+
 def apply(params: dict[str, Any], check: bool) -> dict[str, Any]:
     """Do what the module's documentation says and return its result. Raises Refused."""
-    host = Host(params["timeout"])
+    try:
+        lock = read()
+    except Broken as error:
+        raise Refused(str(error)) from error
+    params = locked(params, lock)
+    host = Host(params["timeout"], lock)
     wanted = [*params["first"], *params["packages"]]
     names = [split(item)[0] for item in wanted]
     found, held = host.state([*names, *params["conflicts"]])
@@ -150,14 +201,21 @@ def apply(params: dict[str, Any], check: bool) -> dict[str, Any]:
             f"installed already and in conflict with {', '.join(names)}: {', '.join(in_the_way)}."
             f" Nothing was changed. {params['remedy']}".rstrip()
         )
+    absent = missing(wanted, found)
+    if lock and lock.strict and not params["downgrade"]:
+        pairs = [(name, found[name], version) for name, version in map(split, absent) if name in found]
+        newer = host.newer(pairs)
+        if newer:
+            raise Refused(lock.newer(newer))
     sources, removed = add_repository(params["repository"], host.apt, check) if params["repository"] else ([], [])
     if params["stream"] and not stream_enabled(params["stream"]):
         sources.append(f"module stream {params['stream']}")
         if not check:
             host.enable_stream(params["stream"])
-    absent = missing(wanted, found)
-    if absent and not check:
-        _install(host, params, found, held, names)
+    late = [item for item in behind(host, lock) if item not in absent] if _levels(params, lock) and lock else []
+    if (absent or late) and not check:
+        with services_off(host.apt and not params["start_services"]):
+            _install(host, {**params, "packages": [*params["packages"], *late]}, found, held, names)
         found, held = host.state(names)
         still = missing(wanted, found)
         if still:
@@ -167,17 +225,21 @@ def apply(params: dict[str, Any], check: bool) -> dict[str, Any]:
     if holds and not check:
         host.hold(holds, params["hold"])
     sign = "+" if params["hold"] else "-"
-    lines = [*(f"- {path}" for path in removed), *(f"+ {item}" for item in [*sources, *absent])]
+    lines = [*(f"- {path}" for path in removed), *(f"+ {item}" for item in [*sources, *absent, *late])]
     lines += [f"{sign} hold {name}" for name in holds]
     return {
-        "changed": bool(absent or sources or removed or holds),
-        "missing": absent,
+        "changed": bool(absent or late or sources or removed or holds),
+        "missing": [*absent, *late],
         "sources": sources,
         "removed": removed,
         "holds": holds,
         "versions": {name: found[name] for name in names if name in found},
         "diff": {"before": "", "after": "".join(f"{line}\n" for line in lines)},
     }
+
+
+def _levels(params: dict[str, Any], lock: PackageLock | None) -> bool:
+    return bool(lock and lock.strict and params["installed_too"])
 
 
 def _install(host: Host, params: dict[str, Any], found: dict[str, str], held: set[str], names: list[str]) -> None:
@@ -233,6 +295,8 @@ def main() -> None:
                     "remove_leftovers": {"type": "bool", "default": False},
                 },
             },
+            "start_services": {"type": "bool", "default": True},
+            "installed_too": {"type": "bool", "default": False},
             "remedy": {**text, "default": ""},
             "timeout": {"type": "int", "default": 1800},
         },

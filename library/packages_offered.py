@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.package_lock import Broken, read
 from ansible.module_utils.package_tools import Host, Refused, fits, split
 from ansible.module_utils.repositories import paths
 
@@ -46,8 +47,16 @@ offered: {description: "Of those, the versions that they have.", type: dict, ret
 
 def look(params: dict[str, Any], check: bool) -> dict[str, Any]:
     """Ask, and return the module's result. Raises Refused."""
-    host = Host(params["timeout"])
-    known = not params["repository"] or os.path.exists(paths(params["repository"], host.apt)[1])
+    try:
+        lock = read()
+    except Broken as error:
+        raise Refused(str(error)) from error
+    host = Host(params["timeout"], lock)
+    known = (
+        bool(lock and lock.sources)
+        or not params["repository"]
+        or os.path.exists(paths(params["repository"], host.apt)[1])
+    )
     if not (host.apt and known):
         return {"asked": False, "lacking": [], "offered": {}}
     names = [split(wanted)[0] for wanted in params["packages"]]

@@ -57,10 +57,11 @@ options:
       kind:
         description:
           - C(tree) has URL/MODEL/PATH (also an anonymous S3 bucket). C(hub) is the Hugging Face hub or a mirror of it,
-            C(modelscope) ModelScope; both need the model's repo. C(blobs) has URL/sha256/ab/abcd…, as a depot.
+            C(modelscope) ModelScope; both need the model's repo. C(blobs) has URL/sha256/ab/abcd….
+            C(depot) has URL/MODEL/REVISION/PATH with 12 digits of the revision, as a depot shows them.
             C(addresses) has one address per file.
         type: str
-        choices: [tree, hub, modelscope, blobs, addresses]
+        choices: [tree, hub, modelscope, blobs, depot, addresses]
         default: tree
       token: {description: Sent to the server of O(sources[].url) only, type: str, default: ""}
       revision: {description: Branch or commit for C(modelscope); C(master) when empty, type: str, default: ""}
@@ -165,6 +166,10 @@ seconds: {description: Time taken, type: float, returned: always}
 
 
 TIMER = Path("/etc/systemd/system/redoubt-weights-reproof.timer")
+DEPOT_HINT = (
+    "The depot lacks what lock/models.yml lists: on a site with a network run `./redoubt play gather`, on one without "
+    "a network `./redoubt bundle import` with a medium that has it"
+)
 FANOUT = {
     "name": {"type": "str", "required": True},
     "folder": {"type": "path", "default": "/run/redoubt/fanout"},
@@ -224,7 +229,12 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
         listed = params["sources"] or [params["source"] or ""]
         variable = "weights_sources" if params["sources"] else "weights_source"
         sources = make_sources(listed, variable, network)
-    changed, outcomes = present(store, models, sources, settings)
+    try:
+        changed, outcomes = present(store, models, sources, settings)
+    except Refusal as refusal:
+        if any(item["kind"] == "depot" for item in params["sources"]):
+            raise Refusal([*refusal.problems, DEPOT_HINT]) from refusal
+        raise
     lines = [f"{item.name} {item.revision[:12]}: {item.state}" for item in outcomes if item.state != "present"]
     lines += [f"{path}: removed" for item in outcomes for path in item.pruned]
     return {

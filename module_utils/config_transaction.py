@@ -123,7 +123,10 @@ class Transaction:
             raise Refused(f"{error} - {self._restore(before)}", restored=True) from error
         after = [snapshot(path) for path in self._paths()]
         write_atomically(str(self.good_file), dump_snapshots(after).encode(), 0o600, 0, 0)
-        proof = json.dumps({"probe": self.params["probe"]}).encode()
+        secret = [file.path for file in self.desired.files if file.secret]
+        # How to prove the set once more, and what a fingerprint must know of it.
+        about = {"probe": self.params["probe"], "units": self.params["units"], "secret_files": secret}
+        proof = json.dumps(about).encode()
         write_atomically(str(self.proof_file), proof, 0o600, 0, 0)
         write_atomically(str(self.stamp_file), json.dumps({"digest": self.digest}).encode(), 0o600, 0, 0)
 

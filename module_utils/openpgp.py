@@ -80,25 +80,26 @@ def _new_length(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a packet in parts is not accepted in a key file")
 
 
+def fingerprint(body: bytes) -> str:
+    """Fingerprint (upper-case hex) of a key packet. Raises ValueError for a version whose fingerprint is not known."""
+    version = body[0] if body else 0
+    if version == 4:
+        # SHA-1 is the format's own definition of a version 4 fingerprint, not a choice made here.
+        digest = hashlib.new("sha1", usedforsecurity=False)
+        digest.update(b"\x99" + len(body).to_bytes(2, "big") + body)
+    elif version == 6:
+        digest = hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body)
+    else:
+        raise ValueError(f"a key of version {version} is not accepted")
+    return digest.hexdigest().upper()
+
+
 def fingerprints(data: bytes) -> list[str]:
     """Fingerprints (upper-case hex) of the primary keys in a key file.
 
     Raises ValueError when there is no key in it, or one of a version whose fingerprint is not known here.
     """
-    found = []
-    for tag, body in packets(dearmour(data)):
-        if tag != PUBLIC_KEY:
-            continue
-        version = body[0] if body else 0
-        if version == 4:
-            # SHA-1 is the format's own definition of a version 4 fingerprint, not a choice made here.
-            digest = hashlib.new("sha1", usedforsecurity=False)
-            digest.update(b"\x99" + len(body).to_bytes(2, "big") + body)
-        elif version == 6:
-            digest = hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body)
-        else:
-            raise ValueError(f"a key of version {version} is not accepted")
-        found.append(digest.hexdigest().upper())
+    found = [fingerprint(body) for tag, body in packets(dearmour(data)) if tag == PUBLIC_KEY]
     if not found:
         raise ValueError("there is no public key in the file")
     return found

@@ -15,6 +15,7 @@ NEED = re.compile(r"^ (\S+) : (?:Pre)?Depends: (.+)$", re.MULTILINE)
 REMOVED = re.compile(r"^Remv (\S+)", re.MULTILINE)
 UNFINISHED = re.compile(r"Errors were encountered while processing:\n((?: \S+\n?)+)")
 BROKEN = "E: Unmet dependencies"
+UNFETCHED = re.compile(r"^E: Failed to fetch (\S+)\s+(.*)$", re.MULTILINE)
 
 
 def plain(name: str) -> str:
@@ -79,3 +80,25 @@ def pushed_out(rehearsal: str, ours: Iterable[str]) -> str:
         f"apt would remove {', '.join(names)} for it. No package was changed. Bring versions that take the new ones, or"
         f" run 'apt-get remove {' '.join(names)}' yourself; then run this again"
     )
+
+
+def unfetched(output: str, source: str, platform: str) -> str:
+    """What to do about files that a depot or a mirror did not give, from the words of apt-get; empty without any.
+
+    `source`: the file that names it; `platform`: the lock's name of this host, such as debian-13-amd64, or "".
+    """
+    rows = UNFETCHED.findall(output)
+    if not rows:
+        return ""
+    gone = sorted({url.rpartition("/")[2] for url, why in rows if "404" in why})
+    if gone:
+        listed = f"lock/platforms/{platform or 'PLATFORM'}.yml"
+        return (
+            f"the source in {source} lacks {', '.join(gone)}, which {listed} lists: on a site with a network run"
+            " './redoubt play gather', on one without './redoubt bundle import' with a medium that has it"
+        )
+    url, why = rows[0]
+    fix = "see that its server runs (./redoubt play depot) and that this host reaches it"
+    if "403" in why:
+        fix = "this host's address must be in depot_allowed_cidrs, or in what the mirror allows"
+    return f"{url} cannot be had ({why.strip()}): {fix}"

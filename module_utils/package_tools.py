@@ -7,14 +7,17 @@ A package is wanted as NAME or NAME=VERSION, with both tools; a VERSION that end
 
 from __future__ import annotations
 
-import configparser
 import os
-import re
 import subprocess
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Optional
 
-from ansible.module_utils.package_faults import broken_before, impossible, pushed_out, unfinished
+from ansible.module_utils import package_dnf
+from ansible.module_utils.config_files import write_atomically
+from ansible.module_utils.package_dnf import DNF, QUERY_RPM, locked_names, parse_rpm, parse_version_locks, without_epoch
+from ansible.module_utils.package_faults import broken_before, impossible, pushed_out, unfetched, unfinished
+from ansible.module_utils.package_lock import PINS_ONLY, PREFERENCES, PackageLock
 
 QUIET = {
     "DEBIAN_FRONTEND": "noninteractive",
@@ -30,17 +33,9 @@ APT = [
     "-o=Dpkg::Options::=--force-confold",
     "-o=APT::Install-Recommends=false",
 ]
-DNF = ["dnf", "-y", "-q", "--setopt=install_weak_deps=False"]
 QUERY_DPKG = ["dpkg-query", "-W", "-f=${Package}\t${Status}\t${Version}\n"]
-QUERY_RPM = ["rpm", "-q", "--qf=%{NAME}\t%{VERSION}-%{RELEASE}\n"]
 # Characters of a failed installation's words that an operator gets: the reason, and what other packages said after it.
 SAID = 2500
-# Where dnf's versionlock plugin writes: one pattern NAME-EPOCH:VERSION-RELEASE.ARCH a line.
-VERSION_LOCKS = "/etc/dnf/plugins/versionlock.list"
-
-
-# Which stream of a DNF module is enabled: an INI file per module.
-MODULES = "/etc/dnf/modules.d"
 
 
 class Refused(Exception):
@@ -53,11 +48,16 @@ def split(wanted: str) -> tuple[str, str]:
     return name, version
 
 
+def dpkg_rows(output: str) -> list[tuple[str, str, str]]:
+    """(name, status, version) of each line; what dpkg only knows has no version, and as the last line no tab either."""
+    rows = ((*line.split("\t"), "") for line in output.splitlines())
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
 def parse_dpkg(output: str) -> dict[str, str]:
     """Versions of the installed packages in the output of dpkg-query with QUERY_DPKG's format."""
     versions = {}
-    for line in output.splitlines():
-        name, status, version = line.split("\t")
+    for name, status, version in dpkg_rows(output):
         # "hold ok installed" counts too; "deinstall ok config-files" does not.
         if status.split()[-1] == "installed":
             versions[name] = version
@@ -66,23 +66,7 @@ def parse_dpkg(output: str) -> dict[str, str]:
 
 def parse_dpkg_holds(output: str) -> set[str]:
     """Names of the packages that the same output says are held."""
-    rows = (line.split("\t") for line in output.splitlines())
-    return {name for name, status, _ in rows if status.split()[0] == "hold"}
-
-
-def parse_rpm(output: str) -> dict[str, str]:
-    """Versions of the installed packages in the output of rpm -q with QUERY_RPM's format."""
-    return dict(line.split("\t") for line in output.splitlines() if line.count("\t") == 1)
-
-
-def parse_version_locks(text: str, names: list[str]) -> set[str]:
-    """Those of `names` that a line of VERSION_LOCKS locks; lines with ! exclude and do not count."""
-    return set(locked_names(text)) & set(names)
-
-
-def locked_names(text: str) -> list[str]:
-    """Names that the lines of VERSION_LOCKS lock."""
-    return sorted({match[1] for match in re.finditer(r"^\s*([^#!\s].*?)-\d+:", text, re.MULTILINE)})
+    return {name for name, status, _ in dpkg_rows(output) if status.split()[0] == "hold"}
 
 
 def parse_madison(output: str) -> dict[str, list[str]]:
@@ -110,22 +94,18 @@ def missing(packages: list[str], versions: dict[str, str]) -> list[str]:
     return [wanted for wanted in packages if not fits(wanted, versions)]
 
 
-def stream_enabled(wanted: str) -> bool:
-    """Whether MODULE:STREAM of DNF is enabled on this host."""
-    name, _, stream = wanted.partition(":")
-    parser = configparser.ConfigParser()
-    parser.read(f"{MODULES}/{name}.module")
-    found = dict(parser[name]) if parser.has_section(name) else {}
-    return found.get("stream") == stream and found.get("state") == "enabled"
-
-
 class Host:
-    """The package tools of this host."""
+    """The package tools of this host; with a lock they install what it lists and nothing else."""
 
-    def __init__(self, timeout: int) -> None:
+    def __init__(self, timeout: int, lock: Optional[PackageLock] = None) -> None:
         self.timeout = timeout
+        self.lock = lock if lock and lock.strict else None
+        self.sources = lock.sources if lock else ""
+        self.platform = lock.platform if lock else ""
+        self.only: list[str] = []
         if os.path.exists("/usr/bin/dpkg-query"):
             self.apt = True
+            self.only = lock.options() if lock else []
         elif os.path.exists("/usr/bin/rpm"):
             self.apt = False
         else:
@@ -139,7 +119,10 @@ class Host:
         _, output = self._run([*query, *names], merge=False)
         if self.apt:
             return parse_dpkg(output), parse_dpkg_holds(output)
-        return parse_rpm(output), parse_version_locks(self._locks(), names)
+        found = parse_rpm(output)
+        if not self.lock:  # epochs are the lock's; nobody else writes them
+            found = {name: without_epoch(version) for name, version in found.items()}
+        return found, parse_version_locks(self._locks(), names)
 
     def holds(self, patterns: list[str]) -> list[str]:
         """All held packages whose name fits one of these globs."""
@@ -154,9 +137,13 @@ class Host:
 
         Raises Refused where packages other than `ours` (names and globs) are broken.
         """
+        if self.sources and not os.path.exists(self.sources):
+            raise Refused(f"{self.sources}, the host's package source, is not there: run the playbook 'host' again")
         if not self.apt:
+            self.only = self._only_repository()
             return ""
-        refreshed, said = self._run([*APT, "update"])
+        self._pin()
+        refreshed, said = self._run([*APT, *self.only, "update"])
         # After a power cut in an installation apt refuses to go on before this; else it has nothing to do.
         status, configured = self._run(["dpkg", "--force-confdef", "--force-confold", "--configure", "--pending"])
         problem = broken_before(self._run(["apt-get", "check"])[1]) if status else ""
@@ -169,7 +156,7 @@ class Host:
         """Versions of these that APT's sources have, newest first. Raises Refused where the tool is DNF."""
         if not self.apt:
             raise Refused("only APT is asked what its sources have")
-        return parse_madison(self._run(["apt-cache", "madison", *names], merge=False)[1])
+        return parse_madison(self._run(["apt-cache", *self.only, "madison", *names], merge=False)[1])
 
     def install(self, packages: list[str], stale: str, ours: list[str], *, older: bool, held: bool) -> None:
         """Install in one transaction; `older`, `held`: to older versions too, and what is held.
@@ -179,10 +166,15 @@ class Host:
         """
         if self.apt:
             allowed = ["--allow-downgrades"] * older + ["--allow-change-held-packages"] * held
-            command = [*APT, *allowed, "install", *packages]
-            self._rehearse(command, packages, ours)
+            self._rehearse([*APT, *self.only, *allowed, "install", *packages], packages, ours)
+            command = [*APT, *self.only, *allowed, "install", *packages]
         else:
-            command = [*DNF, "install", *("-".join(filter(None, split(wanted))) for wanted in packages)]
+            specs = ["-".join(filter(None, split(wanted))) for wanted in packages]
+            if self.lock:
+                specs, problem = package_dnf.rehearsed(self.lock, packages, self.timeout)
+                if problem:
+                    raise Refused(f"cannot install {', '.join(packages)}: {problem}.")
+            command = [*DNF, *self.only, "install", *specs]
         status, output = self._run(command)
         if status:
             # A failing refresh is no failure yet: the package may be in an index that is already here.
@@ -191,21 +183,63 @@ class Host:
             if "dpkg returned an error code" in output:
                 # As when DKMS cannot build a module; the words that say so come before those of other packages.
                 fix = "a package's own script failed: mend what it names, then run this again."
+            elif self.apt and self.sources:
+                fix = unfetched(output, self.sources, self.platform) or fix
             raise Refused(f"cannot install {', '.join(packages)}: {output[-SAID:]}{hint} - {fix}")
 
     def _rehearse(self, command: list[str], packages: list[str], ours: list[str]) -> None:
         """Refuse what would fail or take others' packages away, before anything is fetched."""
         status, output = self._run([*command, "--simulate"])
-        problem = impossible(output, self.holds(["*"])) if status else pushed_out(output, ours)
+        problem = self._outside(command, status, output) or (
+            impossible(output, self.holds(["*"])) if status else pushed_out(output, ours)
+        )
         if problem:
             raise Refused(f"cannot install {', '.join(packages)}: {problem}.")
+
+    def _outside(self, command: list[str], status: int, output: str) -> str:
+        """Why a rehearsed transaction is not what the lock lists, or an empty text."""
+        if self.lock is None:
+            return ""
+        if status:  # what would APT take where it may take anything?
+            options = self.lock.options(PINS_ONLY)
+            free = [*APT, *options, *command[len(APT) + len(self.only) :], "--simulate"]
+            return str(self.lock.strangers(self._run(free)[1]))
+        coming = self.lock.coming(output)
+        shown = self._run(["apt-cache", *self.only, "show", *coming], merge=False)[1] if coming else ""
+        return str(self.lock.strangers(output) or self.lock.forged(shown))
+
+    def _pin(self) -> None:
+        """Write APT's preferences of the lock."""
+        if self.lock:
+            Path(PREFERENCES).parent.mkdir(parents=True, exist_ok=True)
+            for path, strict in ((PREFERENCES, True), (PINS_ONLY, False)):
+                write_atomically(path, self.lock.preferences(strict).encode(), 0o644, 0, 0)
+
+    def _only_repository(self) -> list[str]:
+        """DNF's options for the repository that has the locked packages and no others. Raises Refused."""
+        if self.sources:
+            return list(package_dnf.options(self.sources))
+        if not self.lock:
+            return []
+        raise Refused(
+            "redoubt_lock_mode is strict, and DNF cannot be kept to the lock's versions among the packages of other"
+            " repositories. Set redoubt_sources.packages: depot, or redoubt_lock_mode: open. Nothing was changed."
+        )
+
+    def newer(self, pairs: list[tuple[str, str, str]]) -> list[str]:
+        """'NAME VERSION' of those (name, installed version, locked version) that are installed in a newer version."""
+        if not self.apt:
+            return [f"{name} {now}" for name, now, locked in pairs if package_dnf.newer(now, locked)]
+        compare = ["dpkg", "--compare-versions"]
+        return [f"{name} {now}" for name, now, locked in pairs if not self._run([*compare, now, "gt", locked])[0]]
 
     def hold(self, names: list[str], held: bool) -> None:
         """Hold or release packages. Raises Refused."""
         if self.apt:
             command = ["apt-mark", "hold" if held else "unhold", *names]
         else:
-            command = ["dnf", "-q", "versionlock", "add" if held else "delete", *names]
+            only = self._only_repository()
+            command = ["dnf", "-q", *only, "versionlock", "add" if held else "delete", *names]
         status, output = self._run(command)
         if status:
             plugin = "" if self.apt else " - DNF needs its plugin for that: python3-dnf-plugin-versionlock."
@@ -221,7 +255,7 @@ class Host:
     @staticmethod
     def _locks() -> str:
         try:
-            return Path(VERSION_LOCKS).read_text(encoding="utf-8")
+            return Path(package_dnf.VERSION_LOCKS).read_text(encoding="utf-8")
         except FileNotFoundError:
             return ""
 

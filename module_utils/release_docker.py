@@ -7,10 +7,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import time
 from dataclasses import dataclass
 from typing import Any
+
+from ansible.module_utils.programs import ask
 
 # What Compose tells about each step, as opposed to what is wrong.
 PROGRESS = re.compile(r"\s*(Container|Network|Volume|Image) \S+ +[A-Z][a-z]+\s*$")
@@ -39,25 +40,6 @@ class Container:
     digest: str
 
 
-def run(command: list[str], timeout: float) -> tuple[int, str, str]:
-    """Run a command without a shell: (exit status, output, error output); 127 and 124 stand for not there, too slow."""
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=timeout,
-            check=False,
-            text=True,
-            errors="replace",
-        )
-    except FileNotFoundError:
-        return 127, "", f"{command[0]}: no such program"
-    except subprocess.TimeoutExpired:
-        return 124, "", f"no end after {timeout:.0f} s"
-    return done.returncode, done.stdout, done.stderr
-
-
 class Docker:
     """Calls to the `docker` command; each raises DockerError with Docker's own words."""
 
@@ -68,13 +50,13 @@ class Docker:
     def available(self) -> bool:
         """Whether an engine answers."""
         asked = ["docker", "version", "--format", "{{.Server.Version}}"]
-        return bool(shutil.which("docker")) and run(asked, 30)[0] == 0
+        return bool(shutil.which("docker")) and ask(asked, 30)[0] == 0
 
     def compose_command(self) -> list[str]:
         """`docker compose` (the plugin) or `docker-compose` (the same program by another name), version 2 or later."""
         if not self._compose:
             for words in (["docker", "compose"], ["docker-compose"]):
-                status, text, _ = run([*words, "version", "--short"], 30)
+                status, text, _ = ask([*words, "version", "--short"], 30)
                 if status == 0 and re.match(r"v?([2-9]|\d\d)\.", text.strip()):
                     self._compose = words
                     break
@@ -85,7 +67,7 @@ class Docker:
     def compose(self, folder: str, *words: str, timeout: float = 120) -> None:
         """Run Compose on `folder`/compose.yml under this object's project name."""
         command = [*self.compose_command(), "--project-name", self.project, "--file", f"{folder}/compose.yml", *words]
-        status, output, errors = run(command, timeout)
+        status, output, errors = ask(command, timeout)
         if status:
             text = "\n".join(line for line in (output + errors).splitlines() if not PROGRESS.match(line))
             raise DockerError(f"docker compose {words[0]} ended with {status}: {last_lines(text, 8)}")
@@ -94,7 +76,7 @@ class Docker:
         """Id of each image that is on the host; the others are left out. Raises DockerError when no engine answers."""
         found: dict[str, str] = {}
         for ref in dict.fromkeys(refs):
-            status, output, errors = run(["docker", "image", "inspect", "--format", "{{.Id}}", ref], 60)
+            status, output, errors = ask(["docker", "image", "inspect", "--format", "{{.Id}}", ref], 60)
             if status == 0:
                 found[ref] = output.strip()
             elif "no such" not in errors.lower():
@@ -104,7 +86,7 @@ class Docker:
     def containers(self, names: list[str]) -> dict[str, Container]:
         """The containers of these names that exist."""
         # Inspect ends with 1 when one of them is missing, and still prints the others.
-        _, output, _ = run(["docker", "container", "inspect", "--format", CONTAINER_FORMAT, *names], 60)
+        _, output, _ = ask(["docker", "container", "inspect", "--format", CONTAINER_FORMAT, *names], 60)
         rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         return {row["name"].lstrip("/"): container_of(row) for row in rows}
 
@@ -123,19 +105,19 @@ class Docker:
             "--format",
             "{{json .}}",
         ]
-        _, output, _ = run([*command, "--filter", f"container={name}", "--filter", "type=container"], 30)
+        _, output, _ = ask([*command, "--filter", f"container={name}", "--filter", "type=container"], 30)
         rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         codes = [int(row["Actor"]["Attributes"].get("exitCode", 0)) for row in rows if row["Action"] == "die"]
         return codes, any(row["Action"] == "oom" for row in rows)
 
     def logs(self, name: str, lines: int) -> str:
         """The last words of a container, both streams."""
-        _, output, errors = run(["docker", "logs", "--tail", str(lines), name], 30)
-        return output + errors
+        _, output, errors = ask(["docker", "logs", "--tail", str(lines), name], 30)
+        return f"{output}{errors}"
 
     def stop(self, names: list[str], grace: float) -> None:
         """Stop containers; they stay for inspection."""
-        run(["docker", "stop", "--time", str(int(grace)), *names], grace + 60)
+        ask(["docker", "stop", "--time", str(int(grace)), *names], grace + 60)
 
 
 def container_of(row: dict[str, Any]) -> Container:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from cli.shared_code import share
 from tests.support.plays import Play, run_play
+
+share()  # a scenario's tests may look with the same code as the module does
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from planner import sources
 from planner.document import Document, Image, Lock, Model
 from planner.problems import Problems
 
@@ -16,13 +17,13 @@ class Artifacts:
         self.problems = problems
         self.images: dict[str, Image] = {}
         self.weights: dict[str, Lock] = {}
-        self._placeholders: dict[str, None] = {}
+        self._unknown: dict[str, None] = {}
 
-    def warn_of_placeholders(self) -> None:
+    def warn_of_unknown_digests(self) -> None:
         """Warn where a plan that is only shown has no real digests yet."""
-        if self._placeholders:
-            listed = ", ".join(sorted(self._placeholders))
-            self.problems.warn(f"installing would be refused, since these hold placeholders for digests: {listed}")
+        if self._unknown:
+            listed = ", ".join(sorted(self._unknown))
+            self.problems.warn(f"installing would be refused, since these have no real digests yet: {listed}")
 
     def lock(self, model: Model) -> Lock | None:
         """Return the model's manifest; None, with the problem noted, where there is none."""
@@ -60,14 +61,22 @@ class Artifacts:
 
     def _check_image(self, image: Image) -> None:
         where = f"redoubt_images.{image.key}"
-        source = self.document.sources.get("images", "")
+        source = sources.entry(self.document.sources, self.document.depot).get("images", "")
         if image.digest is None and image.config_digest is None:
-            why = f"{image.ref} is named by tag only, and a tag can be moved"
-            self.problems.add(where, why, "add `digest` (registry) or `config_digest` (archive) from the lock")
-        elif source == "registry" and image.digest is None:
-            why = "a registry is asked by manifest digest, which is missing"
-            self.problems.add(f"{where}.digest", why, "add `digest` from the lock, or bring archives")
-        elif source and source != "registry" and image.archive is None:
+            if self.document.plan_only:
+                self._unknown.setdefault(where)
+            else:
+                why = f"{image.ref} is named by tag only, and a tag can be moved"
+                fix = "make the lock (./redoubt play lock), or add `digest` (registry) or `config_digest` (archive)"
+                self.problems.add(where, why, fix)
+        elif source in ("depot", "registry") or source.startswith(sources.MIRRORED):
+            if image.digest is None and self.document.sources.get("images") == "depot":
+                why = "the depot is asked by manifest digest, and the lock has none for this image"
+                self.problems.add(f"{where}.digest", why, "make the lock anew: ./redoubt play lock")
+            elif image.digest is None:
+                why = "a registry is asked by manifest digest, which is missing"
+                self.problems.add(f"{where}.digest", why, "add `digest` from the lock, or bring archives")
+        elif source and image.archive is None:
             why = f"redoubt_sources.images is {source}, but the image has no archive"
             fix = "add `archive` and `archive_sha256`, or use the source `registry`"
             self.problems.add(f"{where}.archive", why, fix)
@@ -79,7 +88,7 @@ class Artifacts:
         if not any(digest and is_placeholder(digest) for digest in digests):
             return
         if self.document.plan_only:
-            self._placeholders.setdefault(where)
+            self._unknown.setdefault(where)
         else:
             self.problems.add(where, "it holds placeholders instead of real digests", "make the lock for this site")
 

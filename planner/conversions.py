@@ -120,7 +120,7 @@ def plan(
                 {**one, "path": f"{root}/{one['name']}/{one['revision'][:12]}"} for one in entry["inputs"]
             ]
             made.append(entry)
-    artifacts.warn_of_placeholders()
+    artifacts.warn_of_unknown_digests()
     return made
 
 

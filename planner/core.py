@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from module_utils.gpu.pci import usable
-from planner import container_toolkit, conversions, entries, facts, gpus, mig, watch
+from planner import container_toolkit, conversions, entries, facts, gpus, mig, sources, watch
 from planner.artifacts import Artifacts
 from planner.document import Document, Host, Model
 from planner.engines import Start
@@ -82,7 +82,7 @@ class _Maker:
         for model in gateway["models"] if gateway else ():
             if not model["servers"]:
                 self.problems.warn(f"{model['name']} is served by nobody: all its hosts are drained")
-        self.artifacts.warn_of_placeholders()
+        self.artifacts.warn_of_unknown_digests()
         return {
             "schema": SCHEMA,
             "host": this.name,
@@ -100,8 +100,18 @@ class _Maker:
             "gpu_exporter": gpu_exporter,
             **container_toolkit.entry(this, self._gpus(this)),
             "disk": disk,
+            **self._sources(),
             "drained": {name: asdict(mark) for name, mark in self.document.drained.items()},
             "warnings": list(self.problems.warnings),
+        }
+
+    def _sources(self) -> dict[str, Any]:
+        """Where the bytes come from, the depot if one is among that, and what packages may be installed."""
+        known = self.document.depot
+        return {
+            "sources": sources.entry(self.document.sources, known),
+            "depot": known.entry() if known else None,
+            "packages": sources.packages(self.document.lock, self.document.sources, known, self.document.facts.system),
         }
 
     # Hosts and addresses

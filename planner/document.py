@@ -21,7 +21,10 @@ The document is a mapping:
         gateway: {server_name: redoubt.lab, https_port: 443}       # null when it is no gateway
     images: {...}                     # redoubt_images
     locks: {...}                      # redoubt_model_locks
-    sources: {...}                    # redoubt_sources
+    sources: {...}                    # redoubt_sources: a word or a mapping
+    depot: {...}                      # see planner.sources.depot; null = the site has none
+    lock: null                        # the lock in force for this host, see planner.locked; null = none
+    downgrade: false                  # redoubt_lock_downgrade: packages may go back to older versions of the lock
     facts: {...}                      # see Facts; null = unknown
     drained: {h2: {since: ..., by: ..., reason: ...}}              # hosts out of the pool; other names are ignored
     driver: null                      # `expected` of planner.gpu_stack; null = no GPUs, or their driver is not ours
@@ -35,6 +38,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from planner.mig import Entry
+from planner.sources import Depot
 
 DOCKER_ROOT = "/var/lib/docker"
 KINDS = ("depot", "gateway", "inference", "monitoring")
@@ -175,6 +179,8 @@ class Document:
     images: Mapping[str, Image]
     locks: Mapping[str, Lock]
     sources: Mapping[str, str]
+    depot: Depot | None
+    lock: Mapping[str, Any] | None
     facts: Facts
     disk_reserve: int
     docker_root: str

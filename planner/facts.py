@@ -50,7 +50,8 @@ def disk_needs(
     source = document.sources.get("images", "")
     # Unpacked layers take a little more than their archive; an archive from elsewhere lies on the host for a while.
     unpacked = sum((image.size * 11 + 9) // 10 for image in missing)
-    fetched = 0 if source.startswith("file://") else max((image.size for image in missing if image.archive), default=0)
+    direct = source == "upstream" or source.startswith(("file://", "registry")) or source == "depot"
+    fetched = 0 if direct else max((image.size for image in missing if image.archive), default=0)
     model_bytes = sum(
         lock.total_size for lock in weights if f"{models_root}/{lock.name}/{lock.revision[:12]}" not in facts.weights
     )

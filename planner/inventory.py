@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from planner import specs
-from planner.problems import Problem, looks_secret, shown
+from planner.problems import Problem, looks_secret
 
 # Group of the inventory (as told by the playbook) -> the word for it in a plan.
 KINDS: Mapping[str, str] = {
@@ -132,26 +132,3 @@ def not_asked(host: str, names: Iterable[str]) -> Problem:
     """Return the problem of another host whose variables need facts that this run does not gather."""
     why = f"{', '.join(sorted(names))} needs facts of the host, which is not part of this run"
     return Problem(f"variables of {host}", why, "write the values into the inventory, or run for all hosts")
-
-
-def sources(raw: object) -> list[Problem]:
-    """Return what is wrong with redoubt_sources; its types are judged by the specification."""
-    if not isinstance(raw, Mapping):
-        return []
-    found = []
-    forms = "file:///FOLDER on the host, controller:///FOLDER on this machine, or https://SERVER/FOLDER"
-    for name, value in raw.items():
-        where = f"redoubt_sources.{name}"
-        if not isinstance(value, str) or (name == "images" and value == "registry"):
-            continue
-        scheme, separator, rest = value.partition("://")
-        if not separator or scheme not in ("file", "controller", "http", "https"):
-            also = ", or `registry`" if name == "images" else ""
-            found.append(Problem(where, "it is not a source", f"write {forms}{also}", shown(value)))
-        elif scheme in ("file", "controller") and not rest.startswith("/"):
-            why = "the folder must be absolute"
-            found.append(Problem(where, why, f"write {scheme}:///{rest}", shown(value)))
-        elif "@" in rest.partition("/")[0]:
-            why = "it holds a name or password, which would be printed"
-            found.append(Problem(where, why, "use a source that needs none"))
-    return found

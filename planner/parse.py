@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from planner import conversions, fields, mig
+from planner import conversions, fields, locked, mig
+from planner import sources as origins
 from planner.document import DOCKER_ROOT, KINDS, Document, Drained, Facts, Gpus, Host, Image, Lock, Model, Resources
 from planner.problems import Problems
 
@@ -16,8 +17,11 @@ def parse(raw: Mapping[str, object], problems: Problems) -> Document | None:
     if not isinstance(host, str) or not isinstance(hosts_raw, Mapping) or not isinstance(hosts_raw.get(host), Mapping):
         problems.add("document.hosts", "the host to plan for is not described", "give `host` and `hosts[host]`")
         return None
-    images = _images(fields.mapping(raw, "images", "redoubt_images", problems), problems)
-    locks = _locks(fields.mapping(raw, "locks", "redoubt_model_locks", problems), problems)
+    lock = {**lock, "downgrade": raw.get("downgrade")} if isinstance(lock := raw.get("lock"), Mapping) else None
+    images_raw = locked.images(fields.mapping(raw, "images", "redoubt_images", problems), lock, problems)
+    images = _images(images_raw, problems)
+    locks_raw = locked.models(fields.mapping(raw, "locks", "redoubt_model_locks", problems), lock, problems)
+    locks = _locks(locks_raw, problems)
     warnings = raw.get("warnings")
     for warning in warnings if isinstance(warnings, list | tuple) else ():
         problems.warn(str(warning))
@@ -26,7 +30,7 @@ def parse(raw: Mapping[str, object], problems: Problems) -> Document | None:
         for name, entry in hosts_raw.items()
         if isinstance(name, str) and isinstance(entry, Mapping)
     )
-    sources = fields.mapping(raw, "sources", "redoubt_sources", problems)
+    sources = origins.spread(raw.get("sources"))
     reserve = raw.get("disk_reserve", 0)
     root = raw.get("docker_root")
     return Document(
@@ -37,13 +41,21 @@ def parse(raw: Mapping[str, object], problems: Problems) -> Document | None:
         hosts=hosts,
         images=images,
         locks=locks,
-        sources={key: value for key, value in sources.items() if isinstance(value, str)},
+        sources=sources,
+        depot=origins.depot(_depot(raw.get("depot"), lock), sources, host, problems),
+        lock=lock,
         facts=_facts(raw.get("facts")),
         disk_reserve=reserve if isinstance(reserve, int) else 0,
         docker_root=root if isinstance(root, str) and root else DOCKER_ROOT,
         drained=_drained(raw.get("drained"), {host.name for host in hosts}),
         driver=driver if isinstance(driver := raw.get("driver"), Mapping) else None,
     )
+
+
+def _depot(raw: object, lock: Mapping[str, object] | None) -> Mapping[str, object]:
+    """What is known of the depot; a site that has no name elsewhere has it from its lock."""
+    known = raw if isinstance(raw, Mapping) else {}
+    return {**known, "site": known.get("site") or (lock or {}).get("site")}
 
 
 def _host(name: str, raw: Mapping[str, object], all_problems: Problems, *, other: bool) -> Host:

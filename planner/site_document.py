@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from planner import sources
 from planner.inventory import kinds_of
 
 
@@ -62,8 +63,30 @@ def document(
         "images": this.values.get("redoubt_images"),
         "locks": this.values.get("redoubt_model_locks"),
         "sources": this.values.get("redoubt_sources"),
+        "depot": _depot(this, name, groups, other_host),
+        "downgrade": this.values.get("redoubt_lock_downgrade"),
         "drained": drained,
         "warnings": warnings,
+    }
+
+
+def _depot(
+    this: KnownHost, name: str, groups: Mapping[str, Sequence[str]], other_host: Callable[[str], KnownHost]
+) -> dict[str, Any] | None:
+    """Return what planner.sources.depot wants to know of the site's depot; null where nothing comes from one."""
+    if "depot" not in sources.spread(this.values.get(sources.VARIABLE)).values():
+        return None
+    keeper = next(iter(groups.get("depot", ())), None)
+    host = None if keeper is None else this if keeper == name else other_host(keeper)
+    address = None
+    if host is not None and "redoubt_private_address" not in host.unknown:
+        address = host.values.get("redoubt_private_address", "127.0.0.1")
+    return {
+        "given": this.values.get("redoubt_depot"),
+        "site": this.values.get("redoubt_site"),
+        "host": keeper,
+        "address": address,
+        "port": host.values.get("depot_port") if host is not None else None,
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner.facts import size
+from planner.sources import KINDS
 
 
 def lines(plan: Mapping[str, Any]) -> list[str]:
@@ -36,6 +37,10 @@ def lines(plan: Mapping[str, Any]) -> list[str]:
         driver = plan["driver"]
         fabric = " with NVLink fabric" if driver["fabric"] else ""
         result.append(f"  driver: {driver['driver']} ({driver['flavour']}) for {len(driver['gpus'])} GPUs{fabric}")
+    if plan.get("depot"):
+        kinds = [kind for kind in KINDS if plan["sources"][kind] == "depot"]
+        kinds += ["images"] if plan["sources"]["images_ca_file"] else []
+        result.append(f"  depot: {', '.join(kinds)} from {plan['depot']['url']} (site {plan['depot']['site']})")
     for need in plan["disk"]:
         if need["needed_bytes"]:
             result.append(f"  disk: {need['path']} {size(need['needed_bytes'])} to write")

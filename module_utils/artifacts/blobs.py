@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from .ledger import Ledger
 from .protection import loosen
 
 FILE_MODE = 0o444
+SYNCS = 16
 # More names than one inode may have (ext4: 65,000), or a file system without hard links.
 NO_LINK = (errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP)
 
@@ -59,7 +61,7 @@ class Blobs:
         """
         target = self.path(sha256)
         if not target.parent.is_dir():
-            target.parent.mkdir()
+            target.parent.mkdir(exist_ok=True)  # another thread may have a blob for the same folder
             target.parent.chmod(0o755)
         os.chmod(source, FILE_MODE)
         loosen(target)
@@ -68,9 +70,10 @@ class Blobs:
 
     def sync(self, digests: Collection[str]) -> None:
         """Bring the names of blobs to the disk. Raises OSError."""
-        for folder in {self.path(sha256).parent for sha256 in digests}:
-            sync_folder(folder)
-        if digests:
+        folders = {self.path(sha256).parent for sha256 in digests}
+        with ThreadPoolExecutor(SYNCS) as pool:  # each waits for the disk, which takes what waits together in one go
+            list(pool.map(sync_folder, folders))
+        if folders:
             sync_folder(self.root / "sha256")
 
     def link(self, sha256: str, target: Path, ledger: Ledger) -> None:

@@ -14,6 +14,7 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 NAME = re.compile(r"[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 REGISTRY = "registry"
+MIRRORED = "registry://"  # before HOST:PORT[/PREFIX]: one registry that has all images below its own name
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _problems(item: Mapping[str, Any], source: str) -> Iterator[str]:
             yield f"{key} is {value!r}, not sha256: and 64 lower-case hex digits"
     if not item.get("digest") and not item.get("config_digest"):
         yield "has a tag but no digest and no config_digest; a tag can move to other bytes: add one to redoubt_images"
-    if source == REGISTRY:
+    if from_registry(source):
         if not item.get("digest"):
             yield "has no digest, and a registry is asked by digest only; add it, or set images_source to a folder"
         return
@@ -116,6 +117,16 @@ def _problems(item: Mapping[str, Any], source: str) -> Iterator[str]:
         yield f"archive {archive!r} {wrong}; use a file name below images_source"
     if digest and not (isinstance(digest, str) and SHA256.fullmatch(digest)):
         yield f"archive_sha256 is {digest!r}, not 64 lower-case hex digits"
+
+
+def from_registry(source: str) -> bool:
+    """Tell whether images are pulled by digest, from their own registries or from one for all."""
+    return source == REGISTRY or source.startswith(MIRRORED)
+
+
+def pulled_as(image: Image, source: str) -> str:
+    """Return the name by which a registry is asked: the image's own, or below that of the one registry for all."""
+    return f"{source[len(MIRRORED) :].rstrip('/')}/{image.pinned}" if source.startswith(MIRRORED) else image.pinned
 
 
 def familiar(ref: str) -> str:

@@ -14,10 +14,14 @@ from typing import Any
 from .docker_cli import Docker, NoEngine
 from .errors import Refusal
 from .image_archive import ArchiveWatcher, Content, archive_problems
-from .image_list import REGISTRY, Found, Image, is_wanted, record
+from .image_list import MIRRORED, Found, Image, from_registry, is_wanted, pulled_as, record
 from .progress import Progress, write_json
 from .sources import Source, make_source
 
+DEPOT_HINT = (
+    "the depot must have what lock/images.yml lists: on a site with a network run `./redoubt play gather`, on one "
+    "without a network `./redoubt bundle import` with a medium that has it"
+)
 # An engine unpacks an archive beside its images before it takes the layers over.
 TEMPORARY_COPIES = 1
 
@@ -71,9 +75,9 @@ def bring(docker: Docker, images: Sequence[Image], source_text: str, settings: S
     """
     progress = Progress(settings.progress_file, "images", sum(image.size for image in images))
     done: list[dict[str, Any]] = []
-    if source_text == REGISTRY:
+    if from_registry(source_text):
         for image in images:
-            done += _timed([image], "pulled", lambda image=image: _pull(docker, image, progress))
+            done += _timed([image], "pulled", lambda image=image: _pull(docker, image, source_text, progress))
     else:
         source = make_source(source_text, "images_source", settings.ca_file, 60)
         for archive in sorted({image.archive for image in images if image.archive}):
@@ -88,7 +92,7 @@ def refuse_early(images: Sequence[Image], source_text: str, settings: Settings, 
 
     ``root`` is where the engine keeps images; None when there is no engine yet.
     """
-    if source_text != REGISTRY:
+    if not from_registry(source_text):
         source = make_source(source_text, "images_source", settings.ca_file)
         archives = sorted({image.archive or "" for image in images})
         problems = [f"archive {problem}" for archive in archives if (problem := source.problem(archive, None))]
@@ -126,14 +130,18 @@ def _timed(images: Sequence[Image], state: str, work: Any) -> list[dict[str, Any
     return [{"ref": image.ref, "state": state, "bytes": count, "seconds": seconds} for image in images]
 
 
-def _pull(docker: Docker, image: Image, progress: Progress) -> int:
+def _pull(docker: Docker, image: Image, source: str, progress: Progress) -> int:
+    pinned = pulled_as(image, source)
     before = docker.inspect([image.ref])[image.ref]
     try:
-        docker.pull(image.pinned)
+        docker.pull(pinned)
     except Refusal as refusal:
-        raise Refusal(f"image {image.ref}: {refusal}; does images_source fit, is its digest there?") from refusal
-    docker.tag(image.pinned, image.ref)
+        hint = DEPOT_HINT if source.startswith(MIRRORED) else "does images_source fit, is its digest there?"
+        raise Refusal(f"image {image.ref}: {refusal}; {hint}") from refusal
+    docker.tag(pinned, image.ref)
     _prove(docker, image, before, None)
+    if pinned != image.pinned and image.config_digest:
+        docker.remove(pinned)  # only the name goes: a host that has the image from elsewhere has the same names
     progress.add(image.size, image.ref)
     return image.size
 

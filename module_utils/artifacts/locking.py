@@ -74,16 +74,27 @@ class HubLock:
     def lock(self, revision: str, choice: Choice) -> dict[str, Any]:
         """Return {revision, repo, license, total_size, files} of a commit, or of a branch as it is. Raises Refusal."""
         quoted = urllib.parse.quote(self._repo)
-        about = self._json(f"/api/models/{quoted}/revision/{urllib.parse.quote(revision, safe='')}")
-        commit = about.get("sha") if isinstance(about, dict) else None
-        if not isinstance(commit, str) or not REVISION.fullmatch(commit):
-            raise Refusal(f"{self._base}: does not say which commit {self._repo} {revision} is")
-        if REVISION.fullmatch(revision) and commit != revision:
-            raise Refusal(f"{self._base}: asked for {self._repo} at {revision}, it speaks of {commit}")
+        commit, about = self._commit(revision)
         files = [self._file(item, commit) for item in self._tree(quoted, commit) if choice.takes(item["path"])]
         card = about.get("cardData")
         licence = card.get("license") if isinstance(card, dict) else None
         return {"repo": self._repo, "license": str(licence or "unknown"), **lock_entry(commit, files)}
+
+    def newest(self, branch: str = "main") -> str:
+        """Return the commit that a branch is now. Raises Refusal."""
+        return self._commit(branch)[0]
+
+    def _commit(self, revision: str) -> tuple[str, dict[str, Any]]:
+        """Return the commit that a commit or branch is, and what the hub says of it."""
+        quoted = urllib.parse.quote(self._repo)
+        about = self._json(f"/api/models/{quoted}/revision/{urllib.parse.quote(revision, safe='')}")
+        about = about if isinstance(about, dict) else {}
+        commit = about.get("sha")
+        if not isinstance(commit, str) or not REVISION.fullmatch(commit):
+            raise Refusal(f"{self._base}: does not say which commit {self._repo} {revision} is")
+        if REVISION.fullmatch(revision) and commit != revision:
+            raise Refusal(f"{self._base}: asked for {self._repo} at {revision}, it speaks of {commit}")
+        return commit, about
 
     def _tree(self, quoted: str, commit: str) -> Iterator[dict[str, Any]]:
         target: str | None = f"/api/models/{quoted}/tree/{commit}?recursive=true"

@@ -35,7 +35,7 @@ def hash_from_disk(path: Path, tick: Tick) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
     with open(descriptor, "rb", buffering=0) as stream, mmap.mmap(-1, CHUNK) as pages, memoryview(pages) as buffer:
         whole = os.fstat(descriptor).st_size
-        direct = _set_direct(descriptor, True)
+        direct = set_direct(descriptor, True)
         if not direct:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         while size < whole:
@@ -44,7 +44,7 @@ def hash_from_disk(path: Path, tick: Tick) -> tuple[str, int]:
             except OSError as error:
                 if not direct or error.errno != errno.EINVAL:
                     raise
-                direct = _set_direct(descriptor, False)
+                direct = set_direct(descriptor, False)
                 continue
             if not count:
                 break
@@ -52,14 +52,14 @@ def hash_from_disk(path: Path, tick: Tick) -> tuple[str, int]:
             if not direct:
                 os.posix_fadvise(descriptor, size, count, os.POSIX_FADV_DONTNEED)
             elif count % BLOCK:
-                direct = _set_direct(descriptor, False)  # it reads from whole blocks on only
+                direct = set_direct(descriptor, False)  # it reads from whole blocks on only
             size += count
             tick(count)
     return digest.hexdigest(), size
 
 
-def _set_direct(descriptor: int, wanted: bool) -> bool:
-    """Read past the cache from now on, or no longer; tell whether that is now so."""
+def set_direct(descriptor: int, wanted: bool) -> bool:
+    """Read and write past the cache from now on, or no longer; tell whether that is now so."""
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)

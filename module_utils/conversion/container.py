@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ansible.module_utils.artifacts.errors import Refusal
-from ansible.module_utils.release_docker import Container, Docker, DockerError, last_lines, run
+from ansible.module_utils.programs import ask
+from ansible.module_utils.release_docker import Container, Docker, DockerError, last_lines
 
 PAUSE = 1.0
 LAST_LINES = 8
@@ -69,7 +70,7 @@ class OneShot:
         if self._name not in found:
             return
         self._keep_words()
-        status, output, errors = run(["docker", "rm", "--force", "--volumes", self._name], 120)
+        status, output, errors = ask(["docker", "rm", "--force", "--volumes", self._name], 120)
         if status and self._name in self._docker.containers([self._name]):
             raise Refusal(f"container {self._name} cannot be removed: {errors or output}")
 

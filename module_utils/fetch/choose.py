@@ -14,9 +14,9 @@ from ansible.module_utils.artifacts.sources import FORMS, parse_address
 
 from .http import Network, shown
 from .sources import Folder, Source
-from .web import Addresses, BlobStore, Hub, ModelScope, Web
+from .web import Addresses, BlobStore, Depot, Hub, ModelScope, Web
 
-KINDS = ("tree", "hub", "modelscope", "blobs", "addresses")
+KINDS = ("tree", "hub", "modelscope", "blobs", "depot", "addresses")
 
 
 def make_sources(listed: Sequence[Mapping[str, Any] | str], variable: str, network: Network) -> list[Source]:
@@ -58,4 +58,5 @@ def _source(item: Mapping[str, Any], where: str, network: Network) -> Source:
         return Hub(url, network, token)
     if kind == "modelscope":
         return ModelScope(url, network, token, item.get("revision") or "master")
-    return BlobStore(url, network, token) if kind == "blobs" else Web(url, network, token)
+    kinds = {"blobs": BlobStore, "depot": Depot}
+    return kinds.get(kind, Web)(url, network, token)

@@ -15,7 +15,7 @@ from .sources import Item
 
 
 class Web:
-    """A tree behind an HTTP(S) address: BASE/MODEL/PATH. A web server, a depot, an anonymous S3 bucket."""
+    """A tree behind an HTTP(S) address: BASE/MODEL/PATH. A web server, an anonymous S3 bucket."""
 
     def __init__(self, base: str, network: Network | None = None, token: str = "") -> None:
         self.base = base.rstrip("/")
@@ -113,6 +113,15 @@ class BlobStore(Web):
     def address(self, item: Item) -> str:
         """Return the address of a blob."""
         return f"{self.base}/sha256/{item.sha256[:2]}/{item.sha256}"
+
+
+class Depot(Web):
+    """The models of a site in a depot: BASE/MODEL/REVISION/PATH, with the first 12 digits of the revision."""
+
+    def address(self, item: Item) -> str:
+        """Return the address of a file."""
+        path = urllib.parse.quote(f"{item.model}/{item.revision[:12]}/{item.path}")
+        return f"{self.base}/{path}"
 
 
 class Addresses(Web):

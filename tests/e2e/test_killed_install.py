@@ -39,8 +39,8 @@ def _power(site: Site, _: int) -> None:
 @pytest.mark.parametrize(
     ("task", "cut"),
     [
-        ("common : Install the base packages", _control(signal.SIGINT)),
-        ("docker : Install the engine and Compose", _package_tools),
+        ("common : packages | Install the base packages", _control(signal.SIGINT)),
+        ("docker : packages | Install the engine and Compose", _package_tools),
         ("docker : Configure and start the engine", _control(signal.SIGKILL)),
         ("images : Bring the images", _power),
         ("weights : bring | Bring the weights", _control(signal.SIGKILL)),

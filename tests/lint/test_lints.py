@@ -94,6 +94,8 @@ def test_a_bad_role_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ch
         (test_roles.test_no_url_outside_the_allowed_list, "url: https://files.pythonhosted.net/x"),
         (test_roles.test_no_image_by_tag_alone, "image: prom/prometheus:v3"),
         (test_roles.test_no_image_by_tag_alone, 'ref: "prom/prometheus:latest"'),
+        (test_roles.test_no_image_by_tag_alone, "    state: latest"),
+        (test_roles.test_no_image_by_tag_alone, "- tag: 'latest'"),
     ],
 )
 def test_a_bad_line_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: object, line: str) -> None:

@@ -236,9 +236,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             step = 1 if fault.drip else 1 << 16
             for at in range(0, end, step):
                 part = body[at : min(at + step, end)]
-                self.wfile.write(part)
+                # Counted first: whoever has read the part must find it counted.
                 with self.fault_server.lock:
                     self.fault_server.sent[urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)] += len(part)
+                self.wfile.write(part)
                 if fault.drip and self.fault_server.released.wait(0.02):
                     break
         except OSError:

@@ -29,6 +29,7 @@ def variables(address: str, key: str, ca_file: str) -> dict[str, Any]:
         "dcgm_exporter": built["stub_dcgm_exporter"],
     }
     return {
+        "redoubt_lock_mode": "open",
         "redoubt_sources": {"images": "file:///media/redoubt/images", "models": "file:///media/redoubt/models"},
         "redoubt_images": images,
         "redoubt_model_locks": {MODEL: lock["redoubt_model_locks"][MODEL]},

@@ -49,6 +49,7 @@ def site() -> dict[str, Any]:
         "redoubt_models": [model()],
         "redoubt_images": images(),
         "redoubt_model_locks": {"small": lock("small")},
+        "redoubt_lock_mode": "open",
         "redoubt_sources": {"images": "file:///media/redoubt/images", "models": "file:///media/redoubt/models"},
         "gateway_server_names": ["llm.example.org"],
         "gateway_allowed_cidrs": ["10.0.0.0/8"],

@@ -28,6 +28,12 @@ def client(program: str, package: str) -> str:
     return str(find(program))
 
 
+def rpm_tools() -> None:
+    """DNF and what makes repositories for it. Skips the test where they are not there and cannot be."""
+    for program, package in (("dnf", "dnf"), ("rpmbuild", "rpm"), ("createrepo_c", "createrepo-c"), ("gpg", "gpg")):
+        client(program, package)
+
+
 def _unpacked(package: str, program: str) -> str:
     target: Path = UNPACKED / package / program
     with file_lock(f"unpack-{package}"):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -129,7 +133,8 @@ def test_the_launcher_needs_the_standard_library_only() -> None:
     tree = ast.parse(LAUNCHER.read_text(encoding="utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
+    # cli.bundle needs no more itself (test_cli_bundle.py runs it without anything else).
+    assert {name.split(".")[0] for name in names - {"cli.bundle"}} <= set(sys.stdlib_module_names)
 
 
 def test_a_missing_ensurepip_is_named(launcher: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +144,62 @@ def test_a_missing_ensurepip_is_named(launcher: ModuleType, tmp_path: Path, monk
     monkeypatch.setattr(launcher.os, "geteuid", lambda: 1000)
     with pytest.raises(launcher.LauncherError, match=r"Install the package python3\.\d+-venv"):
         launcher.provide_ensurepip(str(crippled), tmp_path / "log")
+
+
+def wheel(folder: Path, name: str, version: str, files: dict[str, bytes]) -> Path:
+    """A wheel of these files, as pip wants it."""
+    info = f"{name}-{version}.dist-info"
+    texts = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    every = {**files, **{path: text.encode() for path, text in texts.items()}}
+    every[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*every, f"{info}/RECORD"]).encode()
+    made = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(made, "w") as archive:
+        for path, content in every.items():
+            archive.writestr(path, content)
+    return made
+
+
+def pip_wheel(folder: Path) -> Path:
+    """The wheel of the pip that runs these tests."""
+    found = importlib.metadata.distribution("pip")
+    files = {str(path): path.locate() for path in found.files or () if str(path).startswith("pip/")}
+    contents = {name: Path(str(path)).read_bytes() for name, path in files.items() if not name.endswith(".pyc")}
+    return wheel(folder, "pip", found.version, contents)
+
+
+def test_wheels_alone_make_the_environment(
+    launcher: ModuleType, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = tmp_path / "python"
+    wheels.mkdir()
+    pip_wheel(wheels)
+    tiny = wheel(wheels, "tiny", "1.0", {"tiny.py": b"ANSWER = 42\n"})
+    pinned = f"tiny==1.0 --hash=sha256:{hashlib.sha256(tiny.read_bytes()).hexdigest()}\n"
+    (checkout / "requirements.txt").write_text(pinned)
+    (checkout / launcher.WHEELS).write_text(f"{wheels}\n")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")  # nobody listens: who asks an index fails
+    monkeypatch.setattr(launcher, "provide_ensurepip", lambda *_: pytest.fail("ensurepip is not there on Debian"))
+    launcher.ensure(checkout, False)
+    assert launcher.is_current(checkout, checkout / ".venv", False)
+    done = subprocess.run(
+        [checkout / ".venv/bin/python", "-c", "import tiny; print(tiny.ANSWER)"], capture_output=True, check=True
+    )
+    assert done.stdout == b"42\n"
+
+    tiny.write_bytes(tiny.read_bytes() + b"x")
+    (checkout / "requirements.txt").write_text(pinned + "# anew\n")
+    shutil.rmtree(checkout / ".venv")
+    with pytest.raises(launcher.LauncherError, match="HASH"):
+        launcher.ensure(checkout, False)
+
+
+def test_a_folder_without_pip_is_refused(launcher: ModuleType, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDOUBT_WHEELS", str(checkout))
+    with pytest.raises(launcher.LauncherError, match="has no wheel of pip"):
+        launcher.ensure(checkout, False)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["play", "--help"], ["test", "-h"]])

@@ -118,8 +118,11 @@ def test_each_site_of_e2e_is_a_job(root: Path) -> None:
         "newest": "tests/e2e/test_newest.py",
     }
     assert [job.log.name for job in found] == ["e2e-site.log", "e2e-killed.log", "e2e-newest.log"]
-    (chosen,) = jobs(Choice("e2e", ("newest", "2_gateway")), root, root, slow=False, expression=None)
-    assert chosen.argv[4:6] == ("tests/e2e/site/test_2_gateway.py", "tests/e2e/test_newest.py")
+    newest, chosen = jobs(Choice("e2e", ("newest", "2_gateway")), root, root, slow=False, expression=None)
+    assert (newest.name, newest.argv[4]) == ("newest", "tests/e2e/test_newest.py")
+    assert (chosen.name, chosen.argv[4]) == ("e2e", "tests/e2e/site/test_2_gateway.py")
+    (whole,) = jobs(Choice("e2e", ("site",)), root, root, slow=False, expression=None)
+    assert (whole.name, whole.argv[4]) == ("site", "tests/e2e/site")
 
 
 def job(tmp_path: Path, name: str, script: str, limit: float = 20) -> Job:

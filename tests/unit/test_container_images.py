@@ -15,8 +15,10 @@ from ansible.module_utils.artifacts.image_list import (
     Found,
     Image,
     familiar,
+    from_registry,
     is_wanted,
     parse_images,
+    pulled_as,
     record,
 )
 from ansible.module_utils.run_lock import Busy, only_run
@@ -33,6 +35,15 @@ MEDIUM = "file:///media"
 def listed(**change: Any) -> dict[str, Any]:
     good = {"key": "k", "name": "a/b", "tag": "1", "config_digest": A, "archive": "b.tar", "archive_sha256": "0" * 64}
     return {**good, **change}
+
+
+def test_one_registry_for_all_has_each_image_below_its_own_name() -> None:
+    (image,) = parse_images([listed(digest=B, archive=None)], "registry://10.0.0.5:8443/bank")
+    assert pulled_as(image, "registry://10.0.0.5:8443/bank") == f"10.0.0.5:8443/bank/a/b@{B}"
+    assert pulled_as(image, "registry") == f"a/b@{B}"
+    assert not from_registry("file:///registry")
+    with pytest.raises(Refusal, match="asked by digest only"):
+        parse_images([listed()], "registry://10.0.0.5:8443/bank")
 
 
 @pytest.mark.parametrize(

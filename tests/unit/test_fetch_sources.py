@@ -12,7 +12,7 @@ import trustme
 from ansible.module_utils.fetch.errors import Unusable
 from ansible.module_utils.fetch.http import Network, origin, shown
 from ansible.module_utils.fetch.sources import Item
-from ansible.module_utils.fetch.web import Addresses, BlobStore, Hub, ModelScope, Web
+from ansible.module_utils.fetch.web import Addresses, BlobStore, Depot, Hub, ModelScope, Web
 
 from tests.support.fault_server import Asked, Fault, FaultServer, serving
 from tests.support.image_archives import payload
@@ -153,6 +153,12 @@ def test_blobs_by_digest_as_a_depot_or_another_host_has_them(tmp_path: Path) -> 
     path = f"/blobs/sha256/{LARGE.sha256[:2]}/{LARGE.sha256}"
     with serving({path: DATA}) as server:
         assert_right(tmp_path, bring(tmp_path, [LARGE], BlobStore(f"{server.base}/blobs")))
+
+
+def test_a_depot_shows_revisions_by_their_first_digits(tmp_path: Path) -> None:
+    path = f"/bank/models/tiny/{LARGE.revision[:12]}/{LARGE.path}"
+    with serving({path: DATA}) as server:
+        assert_right(tmp_path, bring(tmp_path, [LARGE], Depot(f"{server.base}/bank/models")))
 
 
 def test_presigned_addresses_and_their_absence(tmp_path: Path) -> None:

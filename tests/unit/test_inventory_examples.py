@@ -43,7 +43,9 @@ def test_the_example_passes_in_plan_only_mode(example: str) -> None:
 def test_the_example_installs_nothing_with_its_placeholders(example: str) -> None:
     done = preflight(REPOSITORY / "inventories" / example, preflight_plan_only=False, **vault(example))
     assert done.returncode != 0
-    assert "- redoubt_images.vllm: it holds placeholders" in done.stdout.replace(" [gpu1, gpu2, gpu3, gpu4]", "")
+    assert "- redoubt_images.vllm: vllm/vllm-openai:v0.33.0 is named by tag only" in done.stdout.replace(
+        " [gpu1, gpu2, gpu3, gpu4]", ""
+    )
     assert "UNREACHABLE" not in done.stdout
 
 

@@ -8,11 +8,15 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import docker
 import pytest
 
 from lab import container, debian, engine, hosts, inventory, paths, record, tools
@@ -20,6 +24,7 @@ from lab.errors import LabError
 from lab.record import Host
 from lab.report import PlainReport, QuietReport
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 HOST = Host("one", "debian13", "10.91.0.10", 22, "operator", Path("/k/id"), Path("/k/known hosts"), "abc", running=True)
 
 
@@ -225,3 +230,49 @@ def test_plain_reports_say_how_a_phase_ended() -> None:
     assert "Build: failed after" in text
     assert "Load: 7 files" in text
     assert "Load: done in" in text
+
+
+class _Item:
+    """A container as the engine tells of it; `gone`: whether it was removed."""
+
+    def __init__(self, name: str, cache: str) -> None:
+        self.name, self.gone = f"redoubt-lab-x-{name}", False
+        self.labels = {"redoubt.lab.name": name, "redoubt.lab.cache": cache}
+
+    def remove(self, **_: object) -> None:
+        self.gone = True
+
+
+def test_only_hosts_of_checkouts_that_are_gone_are_removed_by_others(tmp_path: Path) -> None:
+    items = [_Item("orphan", str(tmp_path / "gone")), _Item("neighbour", str(tmp_path))]
+    items.append(_Item("probe", ""))
+    volumes: list[str] = []
+
+    def listed(**_: object) -> list[_Item]:
+        return items
+
+    def volume(name: str) -> SimpleNamespace:
+        return SimpleNamespace(remove=lambda **_: volumes.append(name))
+
+    client = SimpleNamespace(containers=SimpleNamespace(list=listed), volumes=SimpleNamespace(get=volume))
+    assert container.remove_orphans(cast("docker.DockerClient", client)) == ["orphan"]
+    assert [item.gone for item in items] == [True, False, False]
+    assert volumes == ["redoubt-lab-x-orphan-docker"]
+
+
+def test_another_checkout_has_another_container_for_the_same_name(tmp_path: Path) -> None:
+    script = "from lab import container, gap, net; print(container.container_name('e2e1'), net.GAP, gap.CHAIN)"
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=REPOSITORY,
+            env=os.environ | {"REDOUBT_CACHE": str(tmp_path / name)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for name in ("one", "one", "two")
+    ]
+    assert told[0] == told[1]
+    assert all(one != two for one, two in zip(told[0], told[2], strict=True))
+    assert all(len(chain) <= 28 for *_, chain in told), "the packet filter takes no longer name"

@@ -16,7 +16,7 @@ from ansible.module_utils.run_lock import only_run
 from action_plugins import lock_wait
 
 REPO = Path(__file__).resolve().parents[2]
-MODULES = ("config_set", "container_images", "conversion", "release", "weights")
+MODULES = ("bundle", "config_set", "container_images", "conversion", "depot", "release", "weights")
 
 
 def start(tmp_path: Path, lock_timeout: int) -> subprocess.Popen[str]:

@@ -6,7 +6,7 @@ Texts of apt 3.0 and dpkg 1.22.
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils.package_faults import broken_before, impossible, pushed_out, unfinished
+from ansible.module_utils.package_faults import broken_before, impossible, pushed_out, unfetched, unfinished
 
 HELD = """\
 The following packages have unmet dependencies:
@@ -61,3 +61,30 @@ def test_what_would_be_removed_is_named_unless_it_is_ours(ours: list[str], named
     assert f"apt would remove {named} for it" in pushed_out(REMOVES, ours)
     assert pushed_out(REMOVES, ["*"]) == ""
     assert pushed_out("Inst a\n", ours) == ""
+
+
+LACKING = (
+    "E: Failed to fetch https://10.0.0.5:8443/north/packages/debian-13-amd64/./pool/jq_1.7.1-6_amd64.deb"
+    "  404  Not Found\n"
+    "E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?\n"
+)
+
+
+def test_a_file_that_the_depot_lacks_is_named_with_its_lock_and_the_command() -> None:
+    said = unfetched(LACKING, "/etc/apt/redoubt/depot.sources", "debian-13-amd64")
+    for words in ("jq_1.7.1-6_amd64.deb", "lock/platforms/debian-13-amd64.yml", "play gather", "bundle import"):
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    ("why", "fix"),
+    [
+        ("403  Forbidden [IP: 10.0.0.5 8443]", "depot_allowed_cidrs"),
+        ("Could not connect to 10.0.0.5:8443 (10.0.0.5). - connect (111: Connection refused)", "play depot"),
+    ],
+)
+def test_a_depot_that_gives_nothing_is_no_lack(why: str, fix: str) -> None:
+    said = unfetched(f"E: Failed to fetch https://10.0.0.5:8443/x.deb  {why}\n", "depot.sources", "debian-13-amd64")
+    assert fix in said
+    assert "lacks" not in said
+    assert unfetched("E: Unable to locate package x\n", "depot.sources", "") == ""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.package_dnf import newer, parse_rpm, parse_version_locks, stream_enabled
 from ansible.module_utils.package_tools import (
     Refused,
     missing,
     parse_dpkg,
     parse_dpkg_holds,
     parse_madison,
-    parse_rpm,
-    parse_version_locks,
-    stream_enabled,
 )
 
 from library import package_set, packages_offered
+from tests.support import programs
 
 
 def test_dpkg_states() -> None:
@@ -30,6 +30,13 @@ def test_dpkg_states() -> None:
     )
     assert parse_dpkg(output) == {"nginx": "1.26", "held": "2"}
     assert parse_dpkg_holds(output) == {"held"}
+
+
+def test_a_package_that_dpkg_only_knows_may_be_the_last_line() -> None:
+    """The runner strips its output, and with it the tab before a version that is not there."""
+    output = "curl\tinstall ok installed\t8\npython3-venv\tunknown ok not-installed"
+    assert parse_dpkg(output) == {"curl": "8"}
+    assert parse_dpkg_holds(output) == set()
 
 
 def test_stream_of_a_dnf_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +55,30 @@ def test_rpm_locks_are_of_whole_names() -> None:
 
 
 def test_rpm_says_what_is_not_installed() -> None:
-    assert parse_rpm("nginx\t1.26-1.el9\npackage curl is not installed\n") == {"nginx": "1.26-1.el9"}
+    output = "nginx\t1.26-1.el9\npackage curl is not installed\nengine\t3:1-2\nold\t0:1-2\n"
+    assert parse_rpm(output) == {"nginx": "1.26-1.el9", "engine": "3:1-2", "old": "1-2"}
+
+
+VERSIONS = (
+    "1-1", "1-1.el9", "1.0-1", "1.0-2", "1.0~rc1-1", "1.0~rc2-1", "1.0^git1-1", "1.0^git1.1-1", "1.0^-1", "1.0.1-1",
+    "1.0a-1", "1.01-1", "1.10-1", "1.9-1", "1a.0-1", "a-1", "2-1", "10-1", "2.0_1-1", "2.0-1.el9_4", "2.0-1.el9",
+    "~-1", "^-1",
+)  # fmt: skip
+
+
+def test_versions_are_ordered_as_rpm_orders_them() -> None:
+    """Against RPM's own comparison, which its macros reach."""
+    rpm = programs.client("rpm", "rpm")
+    pairs = [(one.split("-"), other.split("-")) for one in VERSIONS for other in VERSIONS]
+    text = "".join(f"print(rpm.vercmp('{a[0]}','{b[0]}'),rpm.vercmp('{a[1]}','{b[1]}'),'')" for a, b in pairs)
+    told = subprocess.run(
+        [rpm, "--eval", f"%{{lua:{text}}}"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    for number, (a, b) in enumerate(pairs):
+        first, second = map(int, told[number * 2 : number * 2 + 2])
+        assert newer("-".join(a), "-".join(b)) == ((first or second) > 0), (a, b)
+    assert newer("1:1-1", "2-1")
+    assert not newer("2-1", "1:1-1")
 
 
 def test_missing_names_and_versions() -> None:
@@ -89,10 +119,20 @@ class StubHost:
 
 
 def run(host: StubHost, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
-    monkeypatch.setattr(package_set, "Host", lambda _: host)
+    monkeypatch.setattr(package_set, "Host", lambda *_: host)
     params = {"first": ["pin=2"], "packages": ["a=2", "b=2"], "conflicts": [], "hold": True, "downgrade": False}
     return package_set.apply(
-        {**params, "gives_way": [], "stream": "", "repository": None, "remedy": "", "timeout": 1, **changes},
+        {
+            **params,
+            "gives_way": [],
+            "stream": "",
+            "installed_too": False,
+            "start_services": True,
+            "repository": None,
+            "remedy": "",
+            "timeout": 1,
+            **changes,
+        },
         check=False,
     )
 
@@ -170,7 +210,7 @@ class StubSources:
 
     apt = True
 
-    def __init__(self, _timeout: int) -> None:
+    def __init__(self, _timeout: int, _lock: object) -> None:
         self.stale = "no way out"
 
     def refresh(self, ours: list[str]) -> str:

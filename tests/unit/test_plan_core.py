@@ -204,7 +204,14 @@ def test_placeholders_are_only_warned_about_when_nothing_is_installed() -> None:
     raw = document(images=images() | {"vllm": image("vllm") | {"config_digest": "sha256:" + "0" * 64}}, plan_only=True)
     made = plan(raw)
     assert made["warnings"] == [
-        "installing would be refused, since these hold placeholders for digests: redoubt_images.vllm"
+        "installing would be refused, since these have no real digests yet: redoubt_images.vllm"
+    ]
+
+
+def test_a_tag_alone_is_enough_while_nothing_is_installed() -> None:
+    raw = document(images=images() | {"vllm": {"name": "example/vllm", "tag": "0.33.0", "size": 1}}, plan_only=True)
+    assert plan(raw)["warnings"] == [
+        "installing would be refused, since these have no real digests yet: redoubt_images.vllm"
     ]
 
 

@@ -39,7 +39,7 @@ def test_every_mistake_is_reported_in_one_refusal(tmp_path: Path) -> None:
             model("third", engine="sglang"),
             model("fourth", engine_args={"swap-space": 4}),
         ],
-        "redoubt_images": images() | {"prometheus": {"name": "p", "tag": "1", "archive": "p.tar", "size": 1}},
+        "redoubt_images": images() | {"prometheus": {"name": "p", "tag": "latest", "archive": "p.tar", "size": 1}},
     }
     done = preflight(write_inventory(tmp_path, bad))
     assert done.returncode != 0
@@ -58,7 +58,7 @@ def test_every_mistake_is_reported_in_one_refusal(tmp_path: Path) -> None:
             "redoubt_model_locks.other": ("no manifest entry", "add the entry"),
             "redoubt_model_locks.third": ("no manifest entry", "add the entry"),
             "redoubt_model_locks.fourth": ("no manifest entry", "add the entry"),
-            "redoubt_images.prometheus": ("by tag only", "from the lock"),
+            "redoubt_images.prometheus.tag": ("says nothing about the version", "write the version"),
         },
     )
     assert "sk-short" not in done.stdout
@@ -158,3 +158,23 @@ def test_addresses_that_come_from_facts(tmp_path: Path) -> None:
     alone = playbook("-i", str(inventory), "playbooks/preflight.yml", "--limit", "gw1")
     assert alone.returncode != 0
     assert "variables of gpu1: redoubt_private_address needs facts of the host" in alone.stdout
+
+
+def test_host_that_only_serves_models_knows_a_depot_on_another_host(tmp_path: Path) -> None:
+    """It looks at that host for its address alone; where only facts would tell it, that is said."""
+    here = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
+    groups: dict[str, dict[str, dict[str, Any]]] = {
+        "depot": {"dep1": {**here, "redoubt_private_address": "10.0.0.4"}},
+        "inference": {"gpu1": {**here, "redoubt_private_address": "10.0.0.5"}},
+    }
+    sources = {"packages": "upstream", "images": "file:///media", "models": "depot", "python": "upstream"}
+    variables = site() | {"redoubt_sources": sources, "redoubt_site": "one", "depot_allowed_cidrs": ["10.0.0.0/24"]}
+    done = preflight(write_inventory(tmp_path, variables, groups), preflight_plan_only=False)
+    assert "needs facts of the host" not in done.stdout
+    assert "10.0.0.4" in done.stdout, done.stdout
+    assert done.returncode == 0, done.stdout
+    groups["depot"]["dep1"]["redoubt_private_address"] = "10.0.0.{{ ansible_facts['python']['version']['major'] }}"
+    inventory = write_inventory(tmp_path, variables, groups)
+    alone = playbook("-i", str(inventory), "playbooks/preflight.yml", "--limit", "gpu1")
+    assert alone.returncode != 0
+    assert "variables of dep1: redoubt_private_address needs facts of the host" in alone.stdout

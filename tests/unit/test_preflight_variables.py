@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from planner import inventory, specs
+from planner import inventory, sources, specs
 from planner.problems import Problem, looks_secret, merged, report, shown
 
 SPECS: specs.Specs = {
@@ -219,7 +219,7 @@ def test_a_judgement_on_a_refused_variable_is_left_out() -> None:
     ],
 )
 def test_bad_sources(value: str, why: str) -> None:
-    (found,) = inventory.sources({"images": "registry", "models": value})
+    (found,) = sources.problems({"images": "registry", "models": value})
     assert found.where == "redoubt_sources.models"
     assert why in found.why
     assert "password" not in found.text() or found.value is None

@@ -64,6 +64,6 @@ def test_reading_leaves_nothing_in_the_page_cache(
     if cached_pages(path):
         pytest.skip("this file system keeps its files in memory (tmpfs)")
     if not direct:
-        monkeypatch.setattr(reading, "_set_direct", lambda descriptor, wanted: False)
+        monkeypatch.setattr(reading, "set_direct", lambda descriptor, wanted: False)
     hash_from_disk(path, lambda _: None)
     assert cached_pages(path) <= 1  # the last part of a page, which O_DIRECT leaves to others

@@ -25,19 +25,28 @@ from ansible.plugins.loader import filter_loader
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from planner import driver_wishes, evaluate, gpu_stack, inventory, site_document, watch
+from locks import in_force
+from planner import driver_wishes, evaluate, gpu_stack, inventory, site_document, sources, watch
 from planner.plain import plain
 from planner.problems import Problem, merged, report
 from provenance import signatures
 from provenance.files import text
 
 FACTS_VARIABLE = "ansible_facts"
-_LOCK_VARIABLES = ("redoubt_images", "redoubt_model_locks", "redoubt_sources", signatures.VARIABLE)
+_LOCK_VARIABLES = (
+    "redoubt_depot",
+    "redoubt_images",
+    "redoubt_lock_downgrade",
+    "redoubt_model_locks",
+    sources.VARIABLE,
+    signatures.VARIABLE,
+)
 _DCGM_VERSION = "dcgm_package_version"
 _HOST_VARIABLES = (
     "redoubt_conversions",
     "redoubt_models",
     "redoubt_private_address",
+    "depot_port",
     "preflight_gpus",
     "dcgm_method",
     "nvidia_mig_layout",
@@ -112,14 +121,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         for name, host in hosts.items():
             kinds = inventory.kinds_of(name, groups)
             problems = [*host.problems, *inventory.check(host.variables, kinds, rules)]
-            problems += [*inventory.sources(host.values.get("redoubt_sources")), *self._tls(host, kinds)]
+            problems += [*sources.problems(host.values.get(sources.VARIABLE)), *self._tls(host, kinds)]
             problems += self._signatures(host, kinds, task_vars).problems
             found.extend(problem.on(name) for problem in problems)
+        locks = self._locks()
         for name, host in list(hosts.items()):
+            lock, refused, _ = locks.row(host, None, plan_only=plan_only)
+            found.extend(problem.on(name) for problem in refused)
             document = self._document(name, host, groups, partial(self._known, hosts, task_vars), later=not plan_only)
+            document["lock"] = lock
             # Facts come later; in a plan-only run the assumed ones are all there is.
             facts = self._assumed() if plan_only else None
-            _, planned = evaluate(document | {"plan_only": plan_only, "facts_expected": not plan_only, "facts": facts})
+            shown = {"plan_only": plan_only or self._locking(), "facts_expected": not plan_only, "facts": facts}
+            _, planned = evaluate(document | shown)
             found.extend(problem if problem.hosts else problem.on(name) for problem in planned)
         return self._answer(self._brief(merged(inventory.first_of_each_place(found)), names))
 
@@ -190,21 +204,28 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         plan_only = self._task.args.get("plan_only") is True
         this = self._host(name, task_vars, facts_known=not plan_only)
         this.read([*_HOST_VARIABLES, *_LOCK_VARIABLES, *driver_wishes.NAMES, driver_wishes.MANAGE, _DCGM_VERSION])
+        this.read(in_force.VARIABLES)
         others: dict[str, _Host] = {}
         document = self._document(name, this, self._groups(), partial(self._known, others, task_vars))
-        document |= {"plan_only": plan_only, "facts": self._facts(task_vars, plan_only=plan_only)}
+        document |= {"plan_only": plan_only or self._locking()}
+        document |= {"facts": self._facts(task_vars, plan_only=plan_only)}
+        known = None if plan_only else plain(task_vars.get(FACTS_VARIABLE) or {})
+        document["lock"], refused, told = self._locks().row(this, known, plan_only=plan_only)
+        document["warnings"] += told
         _, found = evaluate(document)
         kinds = inventory.kinds_of(name, self._groups())
         verdict = self._signatures(this, kinds, task_vars)
         document["warnings"] += verdict.warnings
-        found = [*found, *verdict.problems]  # what waited for facts was not judged before
+        found = [*refused, *found, *verdict.problems]  # what waited for facts was not judged before
         stack = None if plan_only else self._driver(this, kinds, task_vars)
         if stack is not None:
             found = [*found, *stack.problems]
             document |= {"driver": dict(stack.expected), "warnings": [*document["warnings"], *stack.warnings]}
         # A host that is down may be left out of the others' plans; one that was not asked may not.
         down = set(task_vars["ansible_play_hosts_all"]) - set(task_vars["ansible_play_hosts"])
-        unasked = [] if plan_only else sorted(set(others) - set(document["hosts"]) - down)
+        # The depot's host is looked at for its address alone: it is not in the document of a mere inference host.
+        left_out = set(others) - set(document["hosts"]) - down
+        unasked = [] if plan_only else sorted(other for other in left_out if others[other].unknown)
         problems = inventory.first_of_each_place(
             [*this.problems, *(inventory.not_asked(other, others[other].unknown) for other in unasked), *found]
         )
@@ -254,6 +275,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core publishes 
         return dict(plain(facts))
 
     # Both stages
+
+    def _locking(self) -> bool:
+        """Whether this plan is for making a lock: then nothing is installed, and digests may still be unknown."""
+        return self._task.args.get("without_lock") is True
+
+    def _locks(self) -> in_force.Locks:
+        return in_force.Locks(Path(__file__).resolve().parents[3], ignored=self._locking())
 
     def _assumed(self) -> dict[str, Any]:
         return dict(plain(self._task.args.get("assumed_facts") or {}))
