@@ -261,7 +261,7 @@ def test_containerd_store_with_ids_of_its_own(host: Host, play: Play, listed: Li
     options = json.loads(host.file("/etc/docker/daemon.json").content_string)
     options |= {"features": {"containerd-snapshotter": True}, "storage-driver": "native"}
     host.check_output(
-        "cp /etc/docker/daemon.json /var/tmp && echo %s > /etc/docker/daemon.json && systemctl restart docker",
+        "cp /etc/docker/daemon.json /var/tmp && echo %s > /etc/docker/daemon.json && systemctl reset-failed docker && systemctl restart docker",
         json.dumps(options),
     )
     try:
@@ -273,4 +273,4 @@ def test_containerd_store_with_ids_of_its_own(host: Host, play: Play, listed: Li
         assert play().changed == 1
         assert image_id(host, SMALL) == found
     finally:
-        host.check_output("cp /var/tmp/daemon.json /etc/docker/daemon.json && systemctl restart docker")
+        host.check_output("cp /var/tmp/daemon.json /etc/docker/daemon.json && systemctl reset-failed docker && systemctl restart docker")
