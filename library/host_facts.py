@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.artifacts.inventory import read_inventory
 from ansible.module_utils.basic import AnsibleModule
@@ -60,8 +61,9 @@ EXAMPLES = r"""
 RETURN = r"""
 ansible_facts:
   description: >-
-    Ansible's facts; redoubt_host with disks, cpus, memory_bytes, gpus, images, weights and tensor_bytes (by folder);
-    redoubt_gpu (see gpu_facts) on a host with NVIDIA GPUs; redoubt_drained.
+    Ansible's facts; redoubt_host with disks, cpus, memory_bytes, gpus, images, weights, and by published folder
+    tensor_bytes, tensor_dtypes (bytes by type) and geometry (what config.json says); redoubt_gpu (see gpu_facts) on a
+    host with NVIDIA GPUs; redoubt_drained.
   returned: always
   type: dict
 """
@@ -137,15 +139,14 @@ def published_weights(root: str) -> list[str]:
     return sorted(found)
 
 
-def tensor_bytes(state_dir: str) -> dict[str, int]:
-    """Return the bytes of the tensors of each published folder, as far as the headers of its files say."""
-    found = {}
-    for revisions in read_inventory(Path(state_dir)).get("models", {}).values():
-        for row in revisions.values():
-            size = row["facts"].get("tensor_bytes")
-            if size:
-                found[row["path"]] = size
-    return found
+def model_facts(state_dir: str) -> dict[str, dict[str, Any]]:
+    """Return {tensor_bytes, tensor_dtypes, geometry}, each by published folder, as far as its files' headers say."""
+    rows = [row for rows in read_inventory(Path(state_dir)).get("models", {}).values() for row in rows.values()]
+    names = {"tensor_bytes": "tensor_bytes", "tensor_dtypes": "dtypes", "geometry": "config"}
+    return {
+        ours: {row["path"]: row["facts"][theirs] for row in rows if row["facts"].get(theirs)}
+        for ours, theirs in names.items()
+    }
 
 
 def main() -> None:
@@ -175,7 +176,7 @@ def main() -> None:
         "gpus": count_gpus(Host()),
         "images": docker_images(),
         "memory_bytes": memory_bytes(),
-        "tensor_bytes": tensor_bytes(module.params["weights_state_dir"]),
+        **model_facts(module.params["weights_state_dir"]),
         "weights": published_weights(module.params["models_root"]),
     }
     if facts["redoubt_host"]["gpus"]:

@@ -141,7 +141,8 @@ class Facts:
     """What was seen on the host itself; None = not known.
 
     disks: path -> (filesystem, free bytes); images: identifiers of images that Docker has; weights: published folders;
-    tensor_bytes: published folder -> bytes of its tensors, as their headers say;
+    tensor_bytes: published folder -> bytes of its tensors, as their headers say; tensor_dtypes: the same by type;
+    geometry: published folder -> layers, heads, sizes and so on, as the model's configuration says;
     gpu_rows: what gpu_facts says of each GPU, empty = not known.
     """
 
@@ -155,6 +156,8 @@ class Facts:
     images: frozenset[str] = frozenset()
     weights: frozenset[str] = frozenset()
     tensor_bytes: Mapping[str, int] = field(default_factory=dict)
+    tensor_dtypes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    geometry: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     gpu_rows: tuple[Mapping[str, object], ...] = ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from planner import conversions, fields, locked, mig
+from planner import conversions, fields, locked, mig, weights_facts
 from planner import sources as origins
 from planner.document import DOCKER_ROOT, KINDS, Document, Drained, Facts, Gpus, Host, Image, Lock, Model, Resources
 from planner.problems import Problems
@@ -225,8 +225,6 @@ def _facts(raw: object) -> Facts:
     for path, disk in disks_raw.items() if isinstance(disks_raw, Mapping) else ():
         if isinstance(disk, Mapping) and isinstance(disk.get("free_bytes"), int):
             disks[str(path)] = (str(disk.get("filesystem", path)), disk["free_bytes"])
-    tensors_raw = raw.get("tensor_bytes")
-    tensors = tensors_raw if isinstance(tensors_raw, Mapping) else {}
     return Facts(
         system=str(raw["system"]) if raw.get("system") else None,
         version=str(raw["version"]) if raw.get("version") else None,
@@ -237,6 +235,8 @@ def _facts(raw: object) -> Facts:
         disks=disks,
         images=words("images"),
         weights=words("weights"),
-        tensor_bytes={str(path): size for path, size in tensors.items() if isinstance(size, int)},
+        tensor_bytes=weights_facts.tensor_bytes(raw.get("tensor_bytes")),
+        tensor_dtypes=weights_facts.tensor_dtypes(raw.get("tensor_dtypes")),
+        geometry=weights_facts.geometry(raw.get("geometry")),
         gpu_rows=tuple(rows) if isinstance(rows := raw.get("gpu_rows"), list | tuple) else (),
     )

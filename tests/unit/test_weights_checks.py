@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.artifacts.inspection import GEOMETRY
 from ansible.module_utils.artifacts.progress import write_json
 from ansible.module_utils.checks import examine
 
-from library.host_facts import tensor_bytes
+from library.host_facts import model_facts
 from planner import weights_checks
 from planner.core import MODELS_ROOT, evaluate
+from planner.parse import parse
+from planner.plain import plain
+from planner.problems import Problems
 from tests.support.plan_documents import REVISION, document, host, model
 
 GIB = 2**30
@@ -59,12 +63,51 @@ def test_inventory_that_cannot_be_read_is_no_good_news(tmp_path: Path, text: str
     assert look(tmp_path)[0] is False
 
 
-def test_tensor_bytes_are_gathered_as_far_as_headers_say(tmp_path: Path) -> None:
-    assert tensor_bytes(str(tmp_path)) == {}
+def test_facts_of_models_are_gathered_as_far_as_headers_say(tmp_path: Path) -> None:
+    nothing: dict[str, Any] = {"tensor_bytes": {}, "tensor_dtypes": {}, "geometry": {}}
+    assert model_facts(str(tmp_path)) == nothing
     inventory(tmp_path)
-    assert tensor_bytes(str(tmp_path)) == {}
-    inventory(tmp_path, facts={"tensor_bytes": 7})
-    assert tensor_bytes(str(tmp_path)) == {TREE: 7}
+    assert model_facts(str(tmp_path)) == nothing
+    inventory(tmp_path, facts={"tensor_bytes": 7, "dtypes": {"BF16": 6, "I8": 1}, "config": {"hidden_size": 8}})
+    assert model_facts(str(tmp_path)) == {
+        "tensor_bytes": {TREE: 7},
+        "tensor_dtypes": {TREE: {"BF16": 6, "I8": 1}},
+        "geometry": {TREE: {"hidden_size": 8}},
+    }
+
+
+def test_plan_knows_types_of_tensors_and_geometry_of_models_on_the_host(tmp_path: Path) -> None:
+    """All the way: what inspection found, through the module's facts, to the planner's document."""
+    config: dict[str, Any] = dict.fromkeys(GEOMETRY, 4) | {
+        **dict.fromkeys(("model_type", "torch_dtype", "dtype"), "llama"),
+        "architectures": ["LlamaForCausalLM"],
+        "quantization_config": {"bits": 4},
+        "tie_word_embeddings": True,
+        "text_config": {"num_hidden_layers": 2},
+    }
+    inventory(tmp_path, facts={"tensor_bytes": 7, "dtypes": {"BF16": 7}, "config": config})
+    known = parse(document(facts=plain(model_facts(str(tmp_path)))), Problems())
+    assert known is not None
+    assert known.facts.tensor_bytes == {TREE: 7}
+    assert known.facts.tensor_dtypes == {TREE: {"BF16": 7}}
+    assert known.facts.geometry == {TREE: {**config, "architectures": ("LlamaForCausalLM",)}}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "x",
+        {TREE: -3},
+        {TREE: True},
+        {TREE: {"hidden_size": "many", "head_dim": -1}},
+        {TREE: {"hidden_size": True, "dtype": [3], "text_config": [1], "architectures": "x"}},
+        {TREE: {"quantization_config": "awq", "tie_word_embeddings": 1.5, "unheard_of": {}}},
+    ],
+)
+def test_odd_figures_of_a_model_are_unknown(odd: object) -> None:
+    known = parse(document(facts=dict.fromkeys(("tensor_bytes", "tensor_dtypes", "geometry"), odd)), Problems())
+    assert known is not None
+    assert (known.facts.tensor_bytes, known.facts.tensor_dtypes, known.facts.geometry) == ({}, {}, {})
 
 
 def problems(raw: dict[str, Any]) -> dict[str, Any]:
