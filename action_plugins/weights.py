@@ -69,9 +69,10 @@ class ActionModule(lock_wait.ActionModule):
 
 
 def line(document: Mapping[str, Any]) -> str:
-    """Say how far a run is: bytes, rate, time left, and the file that came last."""
+    """Say how far a run is: phase, bytes, rate, time left, and the file that came last."""
     done, total = document["done_bytes"], document["total_bytes"]
-    parts = [f"{size(done)} of {size(max(total, done))}", f"{size(document['bytes_per_second'])}/s"]
+    parts = [phase] if (phase := document.get("phase")) else []
+    parts += [f"{size(done)} of {size(max(total, done))}", f"{size(document['bytes_per_second'])}/s"]
     if document.get("seconds_left") is not None:
         parts.append(f"{clock(document['seconds_left'])} left")
     return ", ".join(parts) + f" ({document['item']})"

@@ -15,7 +15,7 @@ from .holdings import references
 from .inventory import METRICS, refresh
 from .ledger import Ledger
 from .manifest import Model
-from .progress import Progress
+from .progress import PROVING, Progress
 from .reading import Reading
 from .reproof import note_what_was_read
 from .settling import Outcome, Settings, Work, is_here, look, refuse_early, settle
@@ -39,10 +39,13 @@ def present(
     others left on its way stays.
     Raises Refusal (nothing half-copied is ever visible then) and OSError.
     """
-    with _holding(store, settings) as (made, ledger), ThreadPoolExecutor(settings.threads) as pool:
+    with contextlib.ExitStack() as held:
+        made, ledger = held.enter_context(_holding(store, settings))
+        pool = held.enter_context(ThreadPoolExecutor(settings.threads))
         if arrive:
             arrive()
-        progress = _progress(settings, sum(_doubtful_bytes(store, model, ledger) for model in models))
+        doubtful = sum(_doubtful_bytes(store, model, ledger) for model in models)
+        progress = held.enter_context(_progress(settings, doubtful).beating())
         work = [look(store, model, pool, progress, ledger) for model in models]
         refuse_early(store, work, sources, settings)
         used = references(store, settings.releases)
@@ -66,7 +69,6 @@ def present(
                     store.delete(path, ledger)
                 store.collect(models, ledger)
             changed = protect_files(store, settings, ledger) or changed
-        progress.finish()
         return changed, outcomes
 
 
@@ -108,8 +110,8 @@ def verified(store: Store, models: Sequence[Model], settings: Settings, deep: bo
     """
     verdicts: list[dict[str, Any]] = []
     read: list[Reading] = []
-    with ThreadPoolExecutor(settings.threads) as pool:
-        progress = _progress(settings, sum(model.total_size for model in models) if deep else 0)
+    total = sum(model.total_size for model in models) if deep else 0
+    with ThreadPoolExecutor(settings.threads) as pool, _progress(settings, total).beating() as progress:
         ledger = Ledger.read(store.ledger_file)
         for model in models:
             root = store.published(model)
@@ -142,7 +144,6 @@ def verified(store: Store, models: Sequence[Model], settings: Settings, deep: bo
                     "faults": faults,
                 }
             )
-        progress.finish()
     if not settings.check:
         note_what_was_read(store, read, settings.releases)
     return verdicts
@@ -212,7 +213,7 @@ def _exchanging(store: Store, work: Sequence[Work], settings: Settings, ledger: 
 def _progress(settings: Settings, total: int) -> Progress:
     if settings.check:
         return Progress(None, "weights", total)
-    return Progress(settings.progress_file, "weights", total, metrics=settings.metrics_file)
+    return Progress(settings.progress_file, "weights", total, metrics=settings.metrics_file, phase=PROVING)
 
 
 def _doubtful_bytes(store: Store, model: Model, ledger: Ledger) -> int:

@@ -8,19 +8,22 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 INTERVAL = 0.5
 RATE_SECONDS = 10.0  # the rate is that of so many last seconds
+BEAT = 1.0
+PROVING, FETCHING, PUBLISHING = PHASES = ("proving", "fetching", "publishing")
 
 
 class Progress:
     """Counts bytes from any thread and writes them down at most twice a second.
 
-    The file holds ``{schema, what, item, done_bytes, total_bytes, bytes_per_second, seconds_left, seconds, finished,
-    pid, updated}``; the rate is that of the last seconds, and seconds_left is null while nobody can tell.
+    The file holds ``{schema, what, phase, item, done_bytes, total_bytes, bytes_per_second, seconds_left, seconds,
+    finished, pid, updated}``; the rate is that of the last seconds, and seconds_left is null while nobody can tell.
+    phase is one of PHASES, or empty for work that has none.
     ``metrics`` is the same for Prometheus, written when its folder is there (node exporter reads it).
     A file that cannot be written is no reason to stop the work: it is then left out.
     """
@@ -32,6 +35,7 @@ class Progress:
         total: int,
         clock: Callable[[], float] = time.monotonic,
         metrics: Path | None = None,
+        phase: str = "",
     ) -> None:
         self.path = path
         self.metrics = metrics
@@ -40,6 +44,7 @@ class Progress:
         self.done = 0
         self._clock = clock
         self._item = ""
+        self._phase = phase
         self._start = clock()
         self._written = float("-inf")
         self._marks = deque([(self._start, 0)])
@@ -62,6 +67,36 @@ class Progress:
             if now - self._written >= INTERVAL:
                 self._written = now
                 self._write(finished=False)
+
+    def enter(self, phase: str) -> None:
+        """Note what the work is about from now on; what is new is written at once."""
+        with self._lock:
+            if phase != self._phase or self._written < self._start:
+                self._phase = phase
+                self._written = self._clock()
+                self._write(finished=False)
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[Progress]:
+        """Let time pass every second until the work ends, however it ends: also where no byte is counted.
+
+        A watcher takes a file that nobody writes any more for what a killed run has left.
+        """
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(BEAT):
+                if self._written >= self._start:  # a run with nothing to do writes nothing
+                    self.tick()
+
+        heart = threading.Thread(target=beat, daemon=True)
+        heart.start()
+        try:
+            yield self
+        finally:
+            ended.set()
+            heart.join()
+            self.finish()
 
     def finish(self) -> None:
         """Write the last state, if any state was ever written."""
@@ -86,6 +121,7 @@ class Progress:
         document = {
             "schema": 1,
             "what": self.what,
+            "phase": self._phase,
             "item": self._item,
             "done_bytes": self.done,
             "total_bytes": self.total,
@@ -115,6 +151,11 @@ def metrics_text(document: Mapping[str, Any]) -> str:
     for name, (text, value) in figures.items():
         metric = f"redoubt_{document['what']}_{name}"
         lines += [f"# HELP {metric} {text}", f"# TYPE {metric} gauge", f"{metric} {value}"]
+    if document["phase"]:
+        metric = f"redoubt_{document['what']}_phase"
+        lines += [f"# HELP {metric} 1 for what a run does now, 0 for all when none works", f"# TYPE {metric} gauge"]
+        now = "" if document["finished"] else document["phase"]
+        lines += [f'{metric}{{phase="{phase}"}} {int(phase == now)}' for phase in PHASES]
     return "\n".join(lines) + "\n"
 
 

@@ -20,7 +20,7 @@ from ansible.module_utils.fetch.sources import Item, Source
 from .errors import Refusal
 from .ledger import Ledger
 from .manifest import FileEntry, Model
-from .progress import Progress
+from .progress import FETCHING, PROVING, PUBLISHING, Progress
 from .protection import loosen
 from .store import Store
 from .transfer import hash_file
@@ -73,6 +73,7 @@ def supply(
     What an earlier run left is hashed again, not trusted: its bytes may never have reached the disk.
     Raises Refusal naming each bad file; good ones, and pieces of others, stay for the next run.
     """
+    progress.enter(PROVING)
     done = Supply()
     wanted = {entry.sha256: entry for entry in reversed(needed)}
     problems = _take_local(store, model, needed, wrong, pool, progress, ledger)
@@ -88,6 +89,7 @@ def supply(
         problems = _Arrivals(store, model, progress, ledger, done).fetch(lacking, sources, how)
     if problems:
         raise Refusal([*problems.values(), f"Nothing was published; {store.published(model)} is as it was"])
+    progress.enter(PUBLISHING)
     store.blobs.sync(wanted)
     return done
 
@@ -170,7 +172,7 @@ class _Arrivals:
         self._fanout = how.fanout
         may_begin = how.fanout.may_begin if how.fanout else None
         try:
-            self._progress.tick()
+            self._progress.enter(FETCHING)
             fetch(jobs, how.limits, self._count, self._take, self._progress.tick, may_begin)
         finally:
             if self._small:
