@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.artifacts import settling
 from ansible.module_utils.artifacts.errors import Refusal
 from ansible.module_utils.artifacts.manifest import parse_models
 from ansible.module_utils.artifacts.models import absent, planned, present
@@ -16,7 +17,7 @@ from ansible.module_utils.fetch.http import Network
 from ansible.module_utils.run_lock import Busy
 
 from tests.support.tiny_model import FILES, Site
-from tests.support.weight_trees import REVISIONS, model, write_tree
+from tests.support.weight_trees import REVISIONS, digest, model, write_tree
 
 
 @pytest.fixture
@@ -30,6 +31,35 @@ def test_too_small_a_disk_is_told_before_anything_is_copied(site: Site) -> None:
     with pytest.raises(Refusal, match=r"needs \d+ more bytes: 150002 for files"):
         site.bring(reserve_bytes=reserve + (1 << 30))
     assert not site.published.exists()
+
+
+class Disk:
+    """A disk with so much room, whatever the real one has."""
+
+    f_frsize = 1
+
+    def __init__(self, free: int) -> None:
+        self.f_bavail = free
+
+
+def test_room_is_wanted_only_for_what_is_still_missing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file is published, one only in the store, and of one a part lies where an earlier run has put it."""
+    site.bring()
+    for name in ("shards/1.dat", "shards/2.dat"):
+        (site.published / name).unlink()
+    blob = site.store.blobs.path(digest(FILES["shards/2.dat"]))
+    blob.unlink()
+    with (site.store.blobs.partial / blob.name).open("wb") as stream:
+        stream.write(FILES["shards/2.dat"][: 6 * 4096])
+        os.fsync(stream.fileno())  # until then its blocks may not be counted
+        room = 50_000 - os.fstat(stream.fileno()).st_blocks * 512
+    assert 0 < room < 50_000
+    monkeypatch.setattr(settling.os, "statvfs", lambda path: Disk(room - 1))
+    with pytest.raises(Refusal, match=rf"needs 1 more bytes: {room} for files"):
+        site.bring()
+    monkeypatch.setattr(settling.os, "statvfs", lambda path: Disk(room))
+    assert site.bring()[1][0].fetched == ["shards/2.dat"]
+    assert site.contents() == FILES
 
 
 def test_second_run_at_the_same_time_is_refused(site: Site) -> None:
