@@ -73,6 +73,8 @@ def entry(**change: Any) -> dict[str, Any]:
         ({"files": [entry(path="Readme"), entry(path="README")]}, "README and Readme differ in case only"),
         ({"files": [entry(), entry(path="a/b")]}, "a is listed as a file and as the folder of a/b"),
         ({"files": [entry(path="pytorch_model.BIN")]}, "pickle format"),
+        ({"files": [entry(path="a/last.ckpt")]}, "a/last.ckpt is of a pickle format"),
+        ({"files": [entry(path="consolidated.pt")]}, "consolidated.pt is of a pickle format"),
     ],
 )
 def test_bad_model_is_refused_with_its_name(change: dict[str, Any], said: str) -> None:
