@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.module_utils.artifacts import blobs, staging
+from ansible.module_utils.artifacts.blobs import Blobs
 from ansible.module_utils.artifacts.ledger import Ledger
 from ansible.module_utils.artifacts.manifest import parse_models
 from ansible.module_utils.artifacts.models import present
 from ansible.module_utils.artifacts.settling import Settings
 from ansible.module_utils.artifacts.staging import How
 from ansible.module_utils.artifacts.store import Store
+from ansible.module_utils.fetch import job as job_module
+from ansible.module_utils.fetch.job import Job
+from ansible.module_utils.fetch.journal import Journal
+from ansible.module_utils.fetch.line import Limits
 from ansible.module_utils.fetch.sources import Folder
 
 from tests.support.image_archives import payload
@@ -76,3 +83,42 @@ def test_small_files_cost_one_sync_together(events: list[str]) -> None:
     upto = events.index("small bytes")
     assert events.count("small bytes") == 1
     assert events[:upto].count("names") == 2 * len(LARGE)
+
+
+def test_bytes_reach_the_disk_before_their_record_and_a_large_file_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One connection, and the disk asked after every piece; with more, a piece's CRC tells a record that came first."""
+    seen: list[str] = []
+    data = LARGE["large-1"]
+
+    def spy(place: Any, name: str, told: Callable[..., str]) -> None:
+        work = getattr(place, name)
+
+        def watched(*arguments: Any, **named: Any) -> Any:
+            result = work(*arguments, **named)
+            seen.append(told(*arguments))
+            return result
+
+        monkeypatch.setattr(place, name, watched)
+
+    def file(descriptor: int) -> str:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        return {digest(data): "bytes", f"{digest(data)}.journal": "records"}.get(path.name, "another")
+
+    monkeypatch.setattr(job_module, "SYNC_BYTES", 1)
+    spy(Job, "write", lambda job, data, offset: f"piece {offset // PIECE} written")
+    spy(Journal, "add", lambda journal, index, crc, giver: f"piece {index} recorded")
+    spy(os, "fdatasync", lambda descriptor: f"{file(descriptor)} on the disk")
+    spy(os, "fsync", lambda descriptor: f"whole file of {file(descriptor)} on the disk")
+    spy(Blobs, "take_in", lambda blobs, path, sha256: "named")
+    write_tree(tmp_path / "source/tiny", {"large-1": data})
+    store, how = Store(tmp_path / "models", tmp_path / "state"), How(Limits(connections=1), PIECE)
+    present(store, parse_models([model({"large-1": data})]), [Folder(tmp_path / "source")], Settings(how=how))
+    named = seen.index("named")
+    whole = seen.index("whole file of bytes on the disk")
+    assert whole < named
+    # The proof follows the last piece at once, so the whole file may be synced beside it.
+    pieces = seen[:whole] + seen[whole + 1 : named]
+    in_order = ("piece {} written", "piece {} recorded", "bytes on the disk", "records on the disk")
+    assert pieces == [step.format(index) for index in range(3) for step in in_order]
