@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from email.message import Message
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ansible.module_utils.fetch import board
 from ansible.module_utils.fetch.channel import begins_at, retry_after
 from ansible.module_utils.fetch.errors import Retry, Unusable
 from ansible.module_utils.fetch.pace import LONGEST_PAUSE, Bandwidth, pause
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.support.fault_server import Asked, Fault, serving
+from tests.unit.test_fetch_faults import FILES, SMALL_ITEM, assert_right, bring, web
 
 
 def headers(**fields: str) -> Message:
@@ -43,6 +50,31 @@ def test_busy_servers_are_asked_later(status: int) -> None:
 @pytest.mark.parametrize("text", [None, "", "soon", "-3"])
 def test_odd_retry_after_is_as_none(text: str | None) -> None:
     assert retry_after(text) is None
+
+
+@pytest.mark.parametrize(("status", "seconds"), [(429, 30), (503, 1), (503, 300)])
+def test_busy_server_is_not_asked_before_the_time_that_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, seconds: int
+) -> None:
+    """The clock goes on only while a connection waits; the pause of our own would be a hundredth of a second."""
+    now, asked_at = [1000.0], []
+
+    class Condition(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            now[0] += timeout or 0
+            return False
+
+    monkeypatch.setattr(board, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(board, "threading", SimpleNamespace(Condition=Condition))
+
+    def rule(asked: Asked) -> Fault | None:
+        asked_at.append(now[0])
+        return Fault(status=status, headers={"Retry-After": str(seconds)}) if len(asked_at) == 1 else None
+
+    with serving(FILES) as server:
+        server.rule = rule
+        assert_right(tmp_path, bring(tmp_path, [SMALL_ITEM], web(server), connections=1))
+    assert asked_at == [1000, 1000 + seconds]
 
 
 def test_retry_after_as_a_date() -> None:
