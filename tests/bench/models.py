@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,8 +124,9 @@ class Rounds:
         self.cpu_seconds.setdefault(name, []).append(round(_cpu() - before, 2))
 
     def ratios(self, ours: str, others: Sequence[str]) -> dict[str, float]:
-        """Our best round over the best one of each of the others."""
-        return {name: round(max(self.mb_per_second[ours]) / max(self.mb_per_second[name]), 2) for name in others}
+        """The median of our rounds over that of each of the others."""
+        middle = {name: statistics.median(self.mb_per_second[name]) for name in (ours, *others)}
+        return {name: round(middle[ours] / middle[name], 2) for name in others}
 
     def document(self) -> dict[str, Any]:
         """Both tables, a line for each way."""
