@@ -14,7 +14,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.bundle.building import Wishes, build
 from ansible.module_utils.bundle.checking import verify
 from ansible.module_utils.bundle.document import MANIFEST
-from ansible.module_utils.bundle.importing import bring
+from ansible.module_utils.bundle.importing import bring, rehearse
 from ansible.module_utils.bundle.packing import parse_size
 from ansible.module_utils.bundle.planning import against, plan
 from ansible.module_utils.bundle.signing import sign
@@ -128,11 +128,8 @@ def _verified(_: Depot, params: dict[str, Any], check: bool) -> dict[str, Any]:
 
 
 def _imported(depot: Depot, params: dict[str, Any], check: bool) -> dict[str, Any]:
-    if check:
-        result = _verified(depot, params, check)
-        return {**result, "changed": (depot.lock(result["site"]) or {}).get("digest") != result["digest"], "absent": []}
     progress = Progress(Path(params["progress_file"]), "bundle", 0)
-    done = bring(
+    done = (rehearse if check else bring)(
         Path(params["path"]),
         depot,
         params["keys"],

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,11 +90,7 @@ def verify(
     if content.manifest.installer:
         row = content.manifest.installer
         jobs[folder / row.file] = Piece("", 0, row.size, row.sha256)
-    prover = _Prover(folder, tick)
-    with ThreadPoolExecutor(workers or min(MOST_WORKERS, os.cpu_count() or 1)) as pool:
-        found = pool.map(prover.prove, sorted(jobs.items(), key=lambda job: -job[1].size))
-        faults += [fault for fault in found if fault is not None]
-    faults += _extra(content)
+    faults += prove(folder, jobs, workers, tick) + list(_extra(content))
     order = sorted(faults, key=lambda fault: (fault.path, fault.kind))
     return Report(content, order, sum(piece.size for piece in jobs.values()))
 
@@ -173,7 +169,9 @@ def _extra(content: Content) -> Iterator[Fault]:
                 yield Fault("extra", f"{name}/{file}", "is no part of this bundle; take it away")
 
 
-def bad_pieces(folder: Path, pieces: Sequence[tuple[Path, Piece]]) -> list[Fault]:
-    """Return which of these files have other bytes than their list says."""
-    prover = _Prover(folder, lambda _: None)
-    return [fault for fault in map(prover.prove, pieces) if fault is not None]
+def prove(folder: Path, jobs: Mapping[Path, Piece], workers: int = 0, tick: Tick = lambda _: None) -> list[Fault]:
+    """Return what is wrong with these files, each of which its piece describes. `tick` as with `verify`."""
+    prover = _Prover(folder, tick)
+    with ThreadPoolExecutor(workers or min(MOST_WORKERS, os.cpu_count() or 1)) as pool:
+        found = pool.map(prover.prove, sorted(jobs.items(), key=lambda job: -job[1].size))
+        return [fault for fault in found if fault is not None]

@@ -16,15 +16,16 @@ from ansible.module_utils.depot.depot import Depot
 from ansible.module_utils.lock.parts import parts
 from ansible.module_utils.run_lock import only_run
 
-from .checking import Content, survey
-from .document import Manifest
+from .checking import Content, prove, survey
+from .document import Manifest, Piece
 from .keys import read_keys
 from .reading import BadFile
 from .signing import Policy
-from .taking import Source, Taker
+from .taking import Source, Taker, completes
 
 #: More than there may be cores: while one thread waits for the disk, another one hashes.
 WORKERS = 4
+OLDER = "--allow-older, with the playbook import -e bundle_allow_older=true"
 
 Tick = Callable[[int], None]
 
@@ -63,9 +64,7 @@ def bring(
     Nothing of a bundle that is refused enters the depot. A run that was stopped goes on where it was. Without `partial`
     a volume that is not here raises Incomplete, after the others were brought.
     """
-    content = survey(folder, Policy(read_keys(keys), need))
-    if content.faults:
-        raise Refusal([f"{folder}/{fault}" for fault in content.faults])
+    content = _whole(folder, keys, need)
     depot.prepare()
     with only_run(depot.root / "state" / ".import", f"an import into {depot.root}", depot.patience):
         _judge(content.manifest, depot, site, allow_older)
@@ -82,12 +81,72 @@ def bring(
         manifest.site, manifest.serial, manifest.digest, content.signers, brought, lacking, changed or brought > 0
     )
     if lacking and not partial:
-        here = ", ".join(content.volumes) or "no volume"
-        raise Incomplete(
-            f"{folder}: {here} is in the depot now, nothing of site {manifest.site} was published; still to come: "
-            f"{', '.join(lacking)}. Insert the next medium and run the import again"
-        )
+        raise _incomplete(content, lacking, "is")
     return done
+
+
+def rehearse(
+    folder: Path,
+    depot: Depot,
+    keys: Iterable[str | Path],
+    *,
+    site: str | None = None,
+    need: int = 1,
+    allow_older: bool = False,
+    partial: bool = False,
+    workers: int = 0,
+    tick: Tick = lambda _: None,
+) -> Imported:
+    """Return what `bring` would do, or raise what it would raise; reads what it would bring, and writes nothing."""
+    content = _whole(folder, keys, need)
+    manifest = content.manifest
+    _judge(manifest, depot, site, allow_older)
+    _has_required(manifest, depot)
+    _has_room(content, depot)
+    coming: dict[str, list[Piece]] = {}
+    files: dict[Path, Piece] = {}
+    for name, pieces in content.volumes.items():
+        for piece in pieces:
+            if not depot.has(piece.blob, manifest.carried[piece.blob]):
+                coming.setdefault(piece.blob, []).append(piece)
+                files[folder / name / piece.file] = piece
+    faults = prove(folder, files, workers, tick)
+    if faults:
+        raise _unusable(folder, [f"{folder}/{fault}" for fault in faults])
+    whole = {
+        blob: size
+        for blob, size in manifest.carried.items()
+        if blob in coming and completes(depot, blob, size, coming[blob])
+    }
+    wanted = any(blob not in whole and not depot.has(blob, size) for blob, size in manifest.carried.items())
+    lacking = content.absent if wanted else []
+    if lacking and not partial:
+        raise _incomplete(content, lacking, "would be")
+    changed = bool(whole) or (not lacking and depot.lock(manifest.site) != manifest.lock)
+    return Imported(
+        manifest.site, manifest.serial, manifest.digest, content.signers, sum(whole.values()), lacking, changed
+    )
+
+
+def _whole(folder: Path, keys: Iterable[str | Path], need: int) -> Content:
+    """Return what a medium holds, its signatures and lists checked. Raises Refusal."""
+    content = survey(folder, Policy(read_keys(keys), need))
+    if content.faults:
+        raise Refusal([f"{folder}/{fault}" for fault in content.faults])
+    return content
+
+
+def _incomplete(content: Content, lacking: Sequence[str], state: str) -> Incomplete:
+    here = ", ".join(content.volumes) or "no volume"
+    return Incomplete(
+        f"{content.folder}: {here} {state} in the depot now, nothing of site {content.manifest.site} was published; "
+        f"still to come: {', '.join(lacking)}. Insert the next medium and run the import again"
+    )
+
+
+def _unusable(folder: Path, faults: Sequence[str]) -> Refusal:
+    advice = "nothing was published. Copy these files again from where the bundle was built, then import again"
+    return Refusal([f"{folder}: {plural(len(faults), 'file')} cannot be used; {advice}:", *faults])
 
 
 def _judge(manifest: Manifest, depot: Depot, site: str | None, allow_older: bool) -> None:
@@ -98,19 +157,19 @@ def _judge(manifest: Manifest, depot: Depot, site: str | None, allow_older: bool
     if site is None and known and manifest.site not in known:
         raise Refusal(
             f"this is a {manifest.words}, and this depot serves {', '.join(known)}; if it shall serve that site, too, "
-            f"say so: --site {manifest.site}"
+            f"say so: --site {manifest.site}, with the playbook import -e redoubt_site={manifest.site}"
         )
     highest = depot.records.highest_serial(manifest.site)
     if manifest.serial < highest and not allow_older:
         raise Refusal(
             f"this is a {manifest.words}, and lock {highest} of this site was published here before; an older bundle "
-            "brings back what was mended since. If that is wanted: --allow-older"
+            f"brings back what was mended since. If that is wanted: {OLDER}"
         )
     now = depot.lock(manifest.site)
     if now is not None and now["serial"] == manifest.serial and now["digest"] != manifest.digest and not allow_older:
         raise Refusal(
             f"this is a {manifest.words}, and another lock {manifest.serial} ({now['digest'][7:19]}) is in force here: "
-            "two were made from one. Make the next one from the lock in force, or say --allow-older"
+            f"two were made from one. Make the next one from the lock in force, or say {OLDER}"
         )
 
 
@@ -139,7 +198,8 @@ def _has_room(content: Content, depot: Depot) -> None:
         if sha256 in here and not depot.has(sha256, size):
             partial = depot.blobs.partial / f"{sha256}.import"
             need += size - (partial.stat().st_blocks * 512 if partial.is_file() else 0)
-    free = shutil.disk_usage(depot.root).free
+    there = next(folder for folder in (depot.root, *depot.root.parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
     if need > free:
         raise Refusal(f"{depot.root}: {need} bytes are to come, and {free} are free; make room, then import again")
 
@@ -166,8 +226,7 @@ def _copy(content: Content, depot: Depot, workers: int, tick: Tick) -> int:
         raise
     depot.blobs.sync([job[0] for job in jobs if depot.has(job[0], job[1])])
     if faults:
-        advice = "nothing was published. Copy these files again from where the bundle was built, then import again"
-        raise Refusal([f"{content.folder}: {plural(len(faults), 'file')} cannot be used; {advice}:", *map(str, faults)])
+        raise _unusable(content.folder, [*map(str, faults)])
     return taker.brought
 
 

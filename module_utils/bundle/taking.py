@@ -14,7 +14,7 @@ import json
 import mmap
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,12 @@ class Source:
 
     path: Path
     piece: Piece
+
+
+def completes(depot: Depot, blob: str, size: int, pieces: Iterable[Piece]) -> bool:
+    """Tell whether these pieces, with those that earlier media brought, make up the whole blob."""
+    brought = _sizes(depot.blobs.partial / f"{blob}.pieces")
+    return sum({**brought, **{str(piece.offset): piece.size for piece in pieces}}.values()) == size
 
 
 class Taker:

@@ -14,7 +14,7 @@ from ansible.module_utils.bundle.signing import sign
 from ansible.module_utils.depot.depot import Depot
 from ansible.module_utils.depot.signing import Signer
 
-from tests.support.lock_documents import make
+from tests.support.lock_documents import Contents, changed, make
 from tests.support.programs import client
 
 
@@ -79,3 +79,20 @@ def site(folder: Path, extra: dict[str, bytes] | None = None) -> Site:
     secret, public = key_pair(folder, "operator")
     near = depot_at(folder / "near", {**contents, **(extra or {})})
     return Site(folder, lock, contents, secret, public, near, depot_at(folder / "far"))
+
+
+def large(folder: Path) -> Site:
+    """A site with a model of 5 MB, which several volumes carry."""
+    made = site(folder)
+    data = bytes(range(251)) * 20000
+    kept = Contents()
+    row = kept.keep(data)
+
+    def add(body: dict[str, Any]) -> None:
+        body["models"]["smollm2-135m-instruct"]["files"].append({"path": "zz.safetensors", **row})
+        body["models"]["smollm2-135m-instruct"]["total_size"] += len(data)
+
+    made.lock = changed(made.lock, add)
+    made.contents.update(kept)
+    made.near.add_blob(BytesIO(data), row["sha256"], row["size"])
+    return made

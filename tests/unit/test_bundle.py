@@ -15,7 +15,7 @@ from ansible.module_utils.bundle.planning import against, plan
 from ansible.module_utils.depot.depot import Depot
 from ansible.module_utils.lock.document import canonical, sealed
 
-from tests.support.bundles import Site, depot_at, site
+from tests.support.bundles import Site, depot_at, large, site
 from tests.support.lock_documents import changed
 
 
@@ -26,26 +26,6 @@ def small(tmp_path: Path) -> Site:
 
 def everything(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def large(folder: Path) -> Site:
-    """A site with a model of 5 MB."""
-    made = site(folder)
-    data = bytes(range(251)) * 20000
-    keep = type(made.contents)()
-    row = keep.keep(data)  # type: ignore[attr-defined]  # the support's own mapping
-
-    def add(body: dict) -> None:  # type: ignore[type-arg]  # any lock
-        body["models"]["smollm2-135m-instruct"]["files"].append({"path": "zz.safetensors", **row})
-        body["models"]["smollm2-135m-instruct"]["total_size"] += len(data)
-
-    made.lock = changed(made.lock, add)
-    made.contents.update(keep)
-    for sha256, value in keep.items():
-        source = folder / "more"
-        source.write_bytes(value)
-        made.near.add_blob(source, sha256, len(value))
-    return made
 
 
 def test_the_far_depot_gets_what_the_near_one_had(small: Site) -> None:
