@@ -46,7 +46,9 @@ options:
   certificate_days: {description: Days that the server's certificate is valid, type: int, default: 397}
   renew_days: {description: Days before its end at which it is made anew, type: int, default: 30}
   lock: {description: With C(published), the lock document, type: dict}
-  site: {description: With C(withdrawn), the site, type: str}
+  site:
+    description: With C(withdrawn), the site; with C(collected) in check mode, one that is counted as withdrawn.
+    type: str
   deep: {description: "With C(verified), read every byte", type: bool, default: true}
   strict: {description: "With C(verified), fail on a fault rather than only return it", type: bool, default: true}
   set_aside:
@@ -149,7 +151,7 @@ def _verified(depot: Depot, params: dict[str, Any], check: bool) -> dict[str, An
 
 
 def _collected(depot: Depot, params: dict[str, Any], check: bool) -> dict[str, Any]:
-    freed = depot.collect_garbage(dry=check)
+    freed = depot.collect_garbage(dry=check, without=params["site"])
     return {"changed": freed > 0, "freed_bytes": freed}
 
 

@@ -211,15 +211,18 @@ class Depot:
         os.replace(path, self.blobs.damaged(sha256))
         return True
 
-    def collect_garbage(self, dry: bool = False) -> int:
+    def collect_garbage(self, dry: bool = False, without: str | None = None) -> int:
         """Remove what no lock in force, no former one and none on its way refers to; return the bytes gained.
 
-        With `dry` nothing is removed. Raises Refusal, Busy, OSError.
+        With `dry` nothing is removed, and the site `without` is taken for withdrawn. Raises Refusal, Busy, OSError.
         """
         with self.locked():
             self.settle()
-            kept = list(self.records.coming().values())
+            gone = without if dry else None
+            kept = [lock for site, lock in self.records.coming().items() if site != gone]
             for site in self.records.sites():
+                if site == gone:
+                    continue
                 kept += [lock for lock in (self.lock(site), self.records.previous(site)) if lock is not None]
             freed = collect(self.root, self.blobs, kept, dry)
             if not dry:
