@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.module_utils.bundle.planning import plan, table
@@ -16,6 +18,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from cli import bundle
 from locks.folder import write
 from tests.support.bundles import Site, site
+from tests.support.lock_documents import Contents, changed
 from tests.support.site import REPOSITORY
 
 
@@ -77,6 +80,71 @@ def test_plan_build_and_delta_read_the_lock_from_git(
     assert bundle.main(["delta", str(tmp_path / "delta"), *common, "--against", str(inventory)]) == 0
     assert list((tmp_path / "delta/volume-001").iterdir()) == [tmp_path / "delta/volume-001/volume.json"]
     assert "It is not signed yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("former", ["inventory", "manifest"])
+def test_plan_against_a_former_state_shows_what_a_delta_carries(
+    made: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str], former: str
+) -> None:
+    made.bring()
+    far = tmp_path / "inventory.json"
+    far.write_text(json.dumps(made.far.inventory()))
+    known = far if former == "inventory" else made.bundle / "manifest.json"
+    data = b"a new curl" * 50
+    row = Contents().keep(data)
+
+    def newer(body: dict[str, Any]) -> None:
+        rows = body["platforms"]["debian-13-amd64"]["packages"]
+        (curl,) = [item for item in rows if item["name"] == "curl"]
+        curl.update(row, version="8.15.0-1", path="pool/c/curl_8.15.0-1_amd64.deb")
+
+    lock = changed(made.lock, newer)
+    folder = tmp_path / "lock"
+    indexes = {
+        name: {item["path"]: made.contents[item["sha256"]].decode() for item in platform["indexes"]}
+        for name, platform in lock["platforms"].items()
+    }
+    write(folder, lock, indexes)
+    command = ["plan", "--lock", str(folder), "--depot", str(made.near.root), "--against", str(known)]
+    assert bundle.main([*command, "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["kind"] == "delta"
+    assert [part["sha256"] for part in document["parts"] if part["new"]] == [row["sha256"]]
+    total = document["totals"]["all"]
+    assert (total["carried_bytes"], total["missing_bytes"]) == (len(data), len(data))
+
+    def listed(*options: str) -> list[str]:
+        assert bundle.main([*command, *options]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return lines[1 : lines.index("")]
+
+    assert len(listed()) == total["parts"]
+    (line,) = listed("--new")
+    assert "curl 8.15.0-1" in line
+    assert f" lack {row['sha256'][:12]}" in line
+    made.near.add_blob(BytesIO(data), row["sha256"], row["size"])
+    assert " lack " not in listed("--new")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("no JSON", "is not JSON"),
+        ("[]", "is neither a depot's inventory.json nor a bundle's manifest.json"),
+        ('{"schema": 1, "blobs": {"a": 1}}', "its blobs are not SHA-256 with sizes"),
+    ],
+)
+def test_plan_against_something_else_names_the_file(
+    made: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, problem: str
+) -> None:
+    folder, other = tmp_path / "lock", tmp_path / "other.json"
+    write(folder, changed(made.lock, lambda body: body.update(platforms={})), {})
+    other.write_text(text)
+    command = ["plan", "--lock", str(folder), "--depot", str(made.near.root), "--against"]
+    assert bundle.main([*command, str(other)]) == 1
+    assert f"{other}: {problem}" in capsys.readouterr().err
+    assert bundle.main([*command, str(tmp_path / "nowhere.json")]) == 1
+    assert "nowhere.json: No such file or directory" in capsys.readouterr().err
 
 
 def test_the_forecast_names_every_file_and_adds_up(made: Site) -> None:
