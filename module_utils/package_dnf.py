@@ -16,9 +16,11 @@ from typing import Any, Optional
 
 from ansible.module_utils.artifacts.errors import Refusal
 from ansible.module_utils.closure.dnf_root import ask
+from ansible.module_utils.package_faults import unlisted
 from ansible.module_utils.package_lock import PackageLock
 
-DNF = ["dnf", "-y", "-q", "--setopt=install_weak_deps=False"]
+# Not -q: with it, no reason is told why a package cannot be downloaded.
+DNF = ["dnf", "-y", "--setopt=install_weak_deps=False"]
 # A version has its epoch where that is not 0, as in the lock.
 QUERY_RPM = ["rpm", "-q", "--qf=%{NAME}\t%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\n"]
 # Where dnf's versionlock plugin writes: one pattern NAME-EPOCH:VERSION-RELEASE.ARCH a line.
@@ -123,7 +125,7 @@ def rehearsed(
         # What would DNF take where it may take anything?
         free = _asked(lock, specs, None, timeout, host)
         coming = [(row["name"], row["version"]) for row in free["rows"]]
-        return [], lock.outside(coming) or told["problem"]
+        return [], lock.outside(coming) or unlisted(told["problem"], lock.sources, lock.platform)
     problem = lock.outside((row["name"], row["version"]) for row in told["rows"]) or lock.other_bytes(
         (row["name"], row["version"], row["sum"][1] if row["sum"][0] == "sha256" else "") for row in told["rows"]
     )

@@ -1,21 +1,29 @@
 # Copyright: Redoubt contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What stands in the way of an installation with APT, named with the command that clears it. Pure.
+"""What stands in the way of an installation, named with the command that clears it. Pure.
 
-All texts come from apt-get and dpkg in the locale C.
+All texts come from apt-get, dpkg and dnf in the locale C.
 """
 
 from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
-from typing import Iterable
+from typing import Any, Iterable, Mapping
 
 NEED = re.compile(r"^ (\S+) : (?:Pre)?Depends: (.+)$", re.MULTILINE)
 REMOVED = re.compile(r"^Remv (\S+)", re.MULTILINE)
 UNFINISHED = re.compile(r"Errors were encountered while processing:\n((?: \S+\n?)+)")
 BROKEN = "E: Unmet dependencies"
 UNFETCHED = re.compile(r"^E: Failed to fetch (\S+)\s+(.*)$", re.MULTILINE)
+# Of librepo, as DNF 4 ([MIRROR] FILE: WHY for URL) and DNF 5 (>>> WHY for URL) pass its words on.
+UNGIVEN = re.compile(r"(Status code: \d+|Curl error \(\d+\): .*?) for (\S+\.rpm)\b")
+# What both say in the end, with or without the reasons: NAME: Cannot download, … or Cannot download FOLDER/FILE: ….
+UNDOWNLOADED = re.compile(
+    r"^\s+(?:Librepo error: )?(?:(\S+): Cannot download, |Cannot download (\S+): )[Aa]ll mirrors", re.MULTILINE
+)
+EPOCH = re.compile(r"-\d+:")
+NOWHERE = re.compile(r"^no repository has (.+)$")
 
 
 def plain(name: str) -> str:
@@ -90,14 +98,48 @@ def unfetched(output: str, source: str, platform: str) -> str:
     rows = UNFETCHED.findall(output)
     if not rows:
         return ""
-    gone = sorted({url.rpartition("/")[2] for url, why in rows if "404" in why})
+    gone = {url.rpartition("/")[2] for url, why in rows if "404" in why}
+    return _lacks(gone, source, platform) if gone else _barred(*rows[0])
+
+
+def ungiven(output: str, locked: Mapping[str, Mapping[str, Any]], source: str, platform: str) -> str:
+    """The same of what DNF says. `locked`: rows of the lock by name, whose versions are then told; may be empty."""
+    whys = {url.rpartition("/")[2]: (url, why) for why, url in UNGIVEN.findall(output)}
+    ended = {(name or path).rpartition("/")[2] for name, path in UNDOWNLOADED.findall(output)}
+    # A NAME has its epoch, where there is one, and no suffix; a file's name is the other way round.
+    ended = {name if name.endswith(".rpm") else f"{EPOCH.sub('-', name)}.rpm" for name in ended}
+    # A file that one mirror lacked and the next one gave is none of these.
+    wrong = [whys[file] for file in sorted(ended) if file in whys]
+    known = {}
+    for name, row in locked.items():
+        file = f"{name}-{row['version'].rpartition(':')[2]}.{row['architecture']}.rpm"
+        known[file] = f"{name} {row['version']} ({file})"
+    gone = {url.rpartition("/")[2] for url, why in wrong if "404" in why}
     if gone:
-        listed = f"lock/platforms/{platform or 'PLATFORM'}.yml"
-        return (
-            f"the source in {source} lacks {', '.join(gone)}, which {listed} lists: on a site with a network run"
-            " './redoubt play gather', on one without './redoubt bundle import' with a medium that has it"
-        )
-    url, why = rows[0]
+        return _lacks((known.get(file, file) for file in gone), source, platform)
+    if wrong:
+        return _barred(*wrong[0])
+    return _barred(sorted(ended)[0], "dnf tells no reason") if ended else ""
+
+
+def unlisted(problem: str, source: str, platform: str) -> str:
+    """What to do where the lists of a source do not have a locked package; the problem as it is, where it is another.
+
+    `problem`: why DNF's library would not install.
+    """
+    match = NOWHERE.match(problem)
+    return _lacks(match.group(1).split(", "), source, platform) if match else problem
+
+
+def _lacks(names: Iterable[str], source: str, platform: str) -> str:
+    listed = f"lock/platforms/{platform or 'PLATFORM'}.yml"
+    return (
+        f"the source in {source} lacks {', '.join(sorted(names))}, which {listed} lists: on a site with a network run"
+        " './redoubt play gather', on one without './redoubt bundle import' with a medium that has it"
+    )
+
+
+def _barred(url: str, why: str) -> str:
     fix = "see that its server runs (./redoubt play depot) and that this host reaches it"
     if "403" in why:
         fix = "this host's address must be in depot_allowed_cidrs, or in what the mirror allows"

@@ -16,7 +16,7 @@ from typing import Optional
 from ansible.module_utils import package_dnf
 from ansible.module_utils.config_files import write_atomically
 from ansible.module_utils.package_dnf import DNF, QUERY_RPM, locked_names, parse_rpm, parse_version_locks, without_epoch
-from ansible.module_utils.package_faults import broken_before, impossible, pushed_out, unfetched, unfinished
+from ansible.module_utils.package_faults import broken_before, impossible, pushed_out, unfetched, unfinished, ungiven
 from ansible.module_utils.package_lock import PINS_ONLY, PREFERENCES, PackageLock
 
 QUIET = {
@@ -183,8 +183,14 @@ class Host:
             if "dpkg returned an error code" in output:
                 # As when DKMS cannot build a module; the words that say so come before those of other packages.
                 fix = "a package's own script failed: mend what it names, then run this again."
-            elif self.apt and self.sources:
-                fix = unfetched(output, self.sources, self.platform) or fix
+            elif self.sources:
+                locked = self.lock.packages if self.lock else {}
+                told = (
+                    unfetched(output, self.sources, self.platform)
+                    if self.apt
+                    else ungiven(output, locked, self.sources, self.platform)
+                )
+                fix = told or fix
             raise Refused(f"cannot install {', '.join(packages)}: {output[-SAID:]}{hint} - {fix}")
 
     def _rehearse(self, command: list[str], packages: list[str], ours: list[str]) -> None:
@@ -248,7 +254,7 @@ class Host:
     def enable_stream(self, wanted: str) -> None:
         """Enable MODULE:STREAM of DNF in place of another stream. Raises Refused."""
         for verb, name in (("reset", wanted.partition(":")[0]), ("enable", wanted)):
-            status, output = self._run([*DNF, "module", verb, name])
+            status, output = self._run([*DNF, "-q", "module", verb, name])
             if status:
                 raise Refused(f"'dnf module {verb} {name}' ended with {status}: {output[-600:]}")
 

@@ -69,7 +69,8 @@ def test_what_would_come_along_is_refused_by_name(_repository: RpmRepository, tm
 
 def test_a_version_that_the_depot_lacks(_repository: RpmRepository, tmp_path: Path) -> None:
     problem = rehearse(lock(_repository, {"engine": "7.0-1"}), tmp_path, "engine=7.0-1")[1]
-    assert "no repository has engine-7.0-1" in problem
+    assert "depot.repo lacks engine-7.0-1, which lock/platforms/rocky-9-amd64.yml lists" in problem
+    assert "./redoubt play gather" in problem and "./redoubt bundle import" in problem
 
 
 def test_other_bytes_under_the_same_version(_repository: RpmRepository, tmp_path: Path) -> None:
