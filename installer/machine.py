@@ -66,7 +66,8 @@ def unpack(archive: Path, target: Path) -> bool:
         (tree,) = beside.iterdir()
         tree.rename(target)  # whole, or not at all
     except (tarfile.TarError, OSError, ValueError) as error:
-        raise Refusal(f"{archive}: cannot be unpacked to {target}: {error}") from error
+        mend = "if it is missing or damaged, import the bundle again (install.pyz on the medium, with --key)"
+        raise Refusal(f"{archive}: cannot be unpacked to {target}: {error}; {mend}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return True

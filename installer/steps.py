@@ -140,6 +140,11 @@ def bring(depot: Depot, options: argparse.Namespace, say: Callable[[str], None])
 def _project(into: Path, view: Path, lock: dict[str, Any], say: Callable[[str], None]) -> Path:
     """Put the project's tree in its place; returns it."""
     row = lock["project"]
+    if not row:
+        raise Refusal(
+            f"lock {lock['serial']} of site {lock['site']} has no tree of the project, as one that was made outside a "
+            "git checkout: make the lock in one (./redoubt play lock), then bring its bundle"
+        )
     target = into.with_name(f"{into.name}-{row['sha256'][:12]}")
     came = machine.unpack(view / "project" / row["file"], target)
     # What runs leave behind, such as fingerprints to compare with, outlives the tree that made it.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.module_utils.artifacts.errors import Refusal
 
-from installer import machine, pack
+from installer import machine, pack, steps
+from tests.support.bundles import Site, site
+from tests.support.lock_documents import changed
 from tests.support.site import REPOSITORY
+from tests.unit.test_cli_launcher import pip_wheel
 
 
 @pytest.fixture
@@ -93,3 +98,65 @@ def test_what_runs_left_is_there_for_the_next_tree(tmp_path: Path) -> None:
         machine.share(tmp_path / name / ".runs", tmp_path / "runs")
     (tmp_path / "first/.runs/host.json").write_text("x")
     assert (tmp_path / "second/.runs/host.json").read_text() == "x"
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> Site:
+    """A depot with a lock in force and one from before."""
+    made = site(tmp_path)
+    made.build()
+    made.bring()
+    made.build(changed(made.lock, lambda body: body.update(keys=[])), tmp_path / "second")
+    made.bring(tmp_path / "second")
+    return made
+
+
+@pytest.mark.parametrize("kind", ["project", "wheel"])
+def test_what_the_depot_lacks_of_the_lock_before_is_named(
+    imported: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    row = imported.lock["project"] if kind == "project" else imported.lock["python"]["files"][0]
+    imported.far.blobs.path(row["sha256"]).unlink()
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert steps.main(["--previous", "--depot", str(imported.far.root), "--into", str(tmp_path / "control")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"install.pyz: {imported.far.root}: the depot lacks 1 file of the lock of site bank-north")
+    assert "gather or import them first" in said
+    assert f"{row['file']} (sha256 {row['sha256']})" in said
+    assert not (tmp_path / "control").exists()
+
+
+def test_a_tree_that_is_not_in_the_view_is_named_with_what_to_do(imported: Site, tmp_path: Path) -> None:
+    view = imported.far.link("bank-north")
+    path = view / "project" / imported.lock["project"]["file"]
+    path.unlink()
+    with pytest.raises(Refusal, match=f"{path}: cannot be unpacked .* import the bundle again"):
+        steps._project(tmp_path / "control", view, imported.lock, print)
+    assert not (tmp_path / "control").is_symlink()
+
+
+def test_a_lock_without_a_tree_is_named_with_what_to_do(imported: Site, tmp_path: Path) -> None:
+    bare: dict[str, Any] = {**imported.lock, "project": {}}
+    with pytest.raises(Refusal, match=r"lock 1 of site bank-north has no tree .* git checkout: make the lock in one"):
+        steps._project(tmp_path / "control", imported.far.link("bank-north"), bare, print)
+
+
+def test_a_wheel_that_is_not_in_the_view_is_named_with_what_to_do(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REDOUBT_WHEELS", raising=False)
+    project, wheels = tmp_path / "project", tmp_path / "depot/sites/north/python"
+    project.mkdir()
+    wheels.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "redoubt", project)
+    (project / "requirements.txt").write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(Refusal, match=f"{project}/redoubt setup failed, see above"):
+        steps._environment(project, tmp_path / "depot", "north", print)
+    assert f"{wheels} (REDOUBT_WHEELS or {project / steps.WHEELS}) has no wheel of pip" in capfd.readouterr().err
+    pip_wheel(wheels)
+    with pytest.raises(Refusal, match=f"{project}/redoubt setup failed, see above"):
+        steps._environment(project, tmp_path / "depot", "north", print)
+    said = capfd.readouterr().err
+    assert f"{wheels} has no wheel of tiny==1.0 that this Python" in said
+    assert "./redoubt bundle import" in said and "lock_python" in said
+    assert "Traceback" not in said
