@@ -80,3 +80,4 @@ def test_the_way_back_needs_no_medium(gap: GapSite) -> None:
 def test_still_not_one_packet_wanted_out(gap: GapSite) -> None:
     assert gap.watch is not None
     assert gap.watch.count() == 0, gap.watch.report()
+    assert gap.watch.attempts() == []

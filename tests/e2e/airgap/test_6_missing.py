@@ -76,3 +76,4 @@ def test_once_it_is_there_the_site_is_whole_again(gap: GapSite) -> None:
     assert "Paris" in gap.answered(60)
     assert gap.watch is not None
     assert gap.watch.count() == 0, gap.watch.report()
+    assert gap.watch.attempts() == []
