@@ -10,19 +10,22 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+# Ansible loads this file on its own; the project's packages lie beside filter_plugins.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from policy.keys import key_problems, key_records
+
 DNS_NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
-# What a bearer token may hold (RFC 6750), so that a key can mean nothing else inside the configuration.
-KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
-CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")
 # Only characters that are the same before and after URL decoding.
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*\Z")
 ROUTE = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9._-]*)+\Z")
 SIZE = re.compile(r"[1-9][0-9]*[kKmMgG]?\Z")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-KEY_LENGTHS = (32, 200)
 OWN_PATHS = ("/healthz",)
 # Smallest values of the numeric settings.
 LEAST = {
@@ -86,40 +89,6 @@ def _server_names(value: Any) -> list[str]:
     return problems + [f"{variable}: {name!r} is given twice" for name in _repeated([str(n) for n in value])]
 
 
-def _keys(value: Any) -> list[str]:
-    variable = "gateway_api_keys"
-    if not isinstance(value, list) or not value:
-        return [f"{variable}: no key is given - add [{{name: CLIENT, key: SECRET}}] to the vault"]
-    shortest, longest = KEY_LENGTHS
-    problems = []
-    for index, entry in enumerate(value):
-        if not isinstance(entry, dict) or set(entry) != {"name", "key"}:
-            problems.append(f"{variable}[{index}]: must have name and key, nothing else")
-            continue
-        name, key = str(entry["name"]), str(entry["key"])
-        if not CLIENT_NAME.match(name):
-            problems.append(f"{variable}[{index}]: the name {name!r} must be letters, digits, . _ @ - (at most 64)")
-        # The key itself is never repeated in a message.
-        if not shortest <= len(key) <= longest:
-            problems.append(
-                f"{variable}[{index}] ({name}): the key has {len(key)} characters instead of {shortest} to "
-                f"{longest} - make one with: openssl rand -hex 24"
-            )
-        elif not KEY.match(key):
-            problems.append(
-                f"{variable}[{index}] ({name}): the key has characters a bearer token cannot hold - "
-                "use letters, digits and . _ ~ + / -"
-            )
-        elif len(set(key)) < 8:
-            problems.append(f"{variable}[{index}] ({name}): the key can be guessed - make one: openssl rand -hex 24")
-    entries = [entry for entry in value if isinstance(entry, dict)]
-    names = _repeated([str(entry.get("name")) for entry in entries])
-    problems += [f"{variable}: the name {name!r} is given twice (capital letters do not count)" for name in names]
-    if _repeated([str(entry.get("key")) for entry in entries]):
-        problems.append(f"{variable}: two clients have the same key (capital letters do not count)")
-    return problems
-
-
 def server_problem(server: str) -> str | None:
     """None for `host:port`, else why it is none."""
     host, _, port = server.rpartition(":")
@@ -154,6 +123,9 @@ def _model(where: str, model: dict[str, Any]) -> list[str]:
             problems.append(f"{where} ({name}): route {path}: methods {methods!r} - use some of {', '.join(METHODS)}")
         if not isinstance(route.get("stream", False), bool):
             problems.append(f"{where} ({name}): route {path}: stream must be true or false")
+    limit = model.get("concurrent_requests", 1)
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        problems.append(f"{where} ({name}): concurrent_requests: {limit!r} must be a whole number, 1 or more")
     return problems
 
 
@@ -215,6 +187,10 @@ def _numbers(settings: dict[str, Any]) -> list[str]:
     return problems
 
 
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def gateway_problems(settings: dict[str, Any]) -> list[str]:
     """Everything that is wrong with the gateway's variables, one line each; empty when all is well.
 
@@ -225,7 +201,7 @@ def gateway_problems(settings: dict[str, Any]) -> list[str]:
         *_server_names(settings.get("gateway_server_names")),
         *_networks("gateway_allowed_cidrs", settings.get("gateway_allowed_cidrs"), may_be_empty=False),
         *_networks("gateway_health_cidrs", settings.get("gateway_health_cidrs", []), may_be_empty=True),
-        *_keys(settings.get("gateway_api_keys")),
+        *key_problems(settings.get("gateway_api_keys"), _dicts(settings.get("gateway_models"))),
         *_models(settings.get("gateway_models")),
         *_listening(settings),
         *_numbers(settings),
@@ -238,7 +214,7 @@ def gateway_problems(settings: dict[str, Any]) -> list[str]:
 
 
 def gateway_routes(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The exact allowlist: [{path, upstream, target, methods, stream, model}].
+    """The exact allowlist: [{path, upstream, target, methods, stream, model, concurrent_requests}].
 
     The first model is reached at its own paths, each model also below `/<name>`. `upstream` is the name of
     the group of servers, `target` the path at the engine.
@@ -255,6 +231,7 @@ def gateway_routes(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
                         "methods": list(route["methods"]),
                         "stream": bool(route.get("stream", False)),
                         "model": model["name"],
+                        "concurrent_requests": model.get("concurrent_requests", 0),
                     }
                 )
     return table
@@ -277,6 +254,7 @@ class FilterModule:
         """Names of the filters."""
         return {
             "gateway_problems": gateway_problems,
+            "gateway_key_records": key_records,
             "gateway_routes": gateway_routes,
             "gateway_generation": gateway_generation,
         }

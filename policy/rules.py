@@ -18,17 +18,20 @@ from policy.tree import Node, parse
 
 SECRET_VARIABLE = re.compile(
     r"\$\{?(http_authorization|http_x_api_key|http_cookie|cookie_\w+|args|arg_\w+|query_string|request_body|"
-    r"request_uri|request|gateway_credential|ssl_client_raw_cert)\b"
+    r"request_uri|request|gateway_key_id|gateway_key_record|gateway_tail|ssl_client_raw_cert)\b"
 )
 LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|\[::1\]):\d+\Z")
 TIME = re.compile(r"(\d+)(ms|s|m|h|d)?\Z")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 SHORTEST_STREAM_READ = 600
-AUTH_GUARDS = (["$gateway_client", "=", ""], ["$http_authorization", "!=", "$gateway_credential"])
+# The check's own failure is no pass either.
+AUTH_GUARD = ["$gateway_verdict", "!=", "pass"]
+VERDICT = ["$gateway_verdict", "keys.verdict"]
+PROGRAMS = ("keys.js", "usage.js")
 ADDRESS_GUARD = ["$gateway_admitted", "=", "0"]
 ADMITTED = {"default": "1", "00": "0"}
 HEALTH = {"default": "0", "/healthz": "$gateway_local"}
-SETTABLE = ("$gateway_model", "$args")
+SETTABLE = ("$gateway_model", "$gateway_route", "$args")
 HTTP_LIMITS = ("client_max_body_size", "client_header_timeout", "client_body_timeout", "large_client_header_buffers")
 
 
@@ -85,6 +88,10 @@ def _directives(root: Node, plan: Plan) -> Iterator[str]:
             yield _at(node, "only a return may stand in an if")
         if node.name == "set" and node.args[0] not in SETTABLE:
             yield _at(node, f"{node.args[0]} must not be set: the guards may depend on it")
+        if node.name == "js_set" and node.args != VERDICT:
+            yield _at(node, f"js_set {' '.join(node.args)}: only {' '.join(VERDICT)} is known to the policy")
+        if node.name == "js_import" and node.args[0] not in PROGRAMS:
+            yield _at(node, f"js_import {node.args[0]} is none of {', '.join(PROGRAMS)}")
         if node.name == "server_name" and any(arg.startswith("~") or "*" in arg for arg in node.args):
             yield _at(node, "a pattern as server name - use exact names")
 
@@ -181,9 +188,8 @@ def _proxied(location: Node, plan: Plan) -> Iterator[str]:
         yield _at(location, f"proxy_pass {target} leads outside the plan's engines")
     elif route and (match[1], match[2]) != (route["upstream"], route["target"]):
         yield _at(location, f"proxy_pass {target} is not what the plan says for {path}")
-    for guard in AUTH_GUARDS:
-        if not _refuses(location, guard, ("401",)):
-            yield _at(location, f"{path} is reachable without an API key ('if ({' '.join(guard)})' is missing)")
+    if not _refuses(location, AUTH_GUARD, ("500",)):
+        yield _at(location, f"{path} is reachable without an API key ('if ({' '.join(AUTH_GUARD)})' is missing)")
     if not _refuses(location, ["$gateway_method_known", "=", "0"], ("405",)):
         yield _at(location, f"{path} does not check the method")
     for name in ("limit_req", "limit_conn"):

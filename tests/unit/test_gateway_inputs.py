@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.gateway_render import KEY, MODELS, ROLE, VARIABLES
 
 DEFAULTS: dict[str, Any] = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
 GOOD: dict[str, Any] = {**DEFAULTS, **VARIABLES}
+DIGEST = "sha256:" + hashlib.sha256(KEY.encode()).hexdigest()
 OTHER = "sk-ffeeddccbbaa99887766554433221100ffeeddccbbaa9988"
 
 
@@ -48,9 +50,20 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("gateway_api_keys", [{"name": "a", "key": KEY + '" x; "'}], "cannot hold"),
     ("gateway_api_keys", [{"name": "a", "key": KEY + "\n"}], "cannot hold"),
     ("gateway_api_keys", [{"name": 'a" "b', "key": KEY}], "the name"),
-    ("gateway_api_keys", [{"name": "a"}], "must have name and key"),
+    ("gateway_api_keys", [{"name": "a"}], "must have either key or digest"),
+    ("gateway_api_keys", [{"name": "a", "key": KEY, "digest": "sha256:" + "0" * 64}], "either key or digest"),
+    ("gateway_api_keys", [{"name": "a", "digest": "0" * 64}], "sha256: and 64 small hex digits"),
+    ("gateway_api_keys", [{"name": "a", "key": KEY, "model": "small"}], "model is not known"),
+    ("gateway_api_keys", [{"name": "a", "key": KEY, "models": ["tiny"]}], "'tiny' is none of large, small"),
+    ("gateway_api_keys", [{"name": "a", "key": KEY, "models": []}], "leave it out for all"),
+    ("gateway_api_keys", [{"name": "a", "key": KEY, "routes": ["/v1/embeddings"]}], "'/v1/embeddings' is none of /v1/"),
+    ("gateway_api_keys", [{"name": "a", "key": KEY, "addresses": ["10.0.0.1/8"]}], "host bits"),
+    ("gateway_api_keys", [{"name": "a", "key": KEY, "expires": "soon"}], "'soon' is no date"),
+    ("gateway_api_keys", [{"name": "a", "key": KEY, "requests_per_minute": 0}], "1 or more"),
+    ("gateway_api_keys", [{"name": "a", "key": KEY, "tokens_per_minute": "9"}], "without quotes"),
     ("gateway_api_keys", [{"name": "a", "key": KEY}, {"name": "A", "key": OTHER}], "'a' is given twice"),
-    ("gateway_api_keys", [{"name": "a", "key": KEY}, {"name": "b", "key": KEY.upper()}], "the same key"),
+    ("gateway_api_keys", [{"name": "a", "key": KEY}, {"name": "b", "key": KEY}], "the same key"),
+    ("gateway_api_keys", [{"name": "a", "key": KEY}, {"name": "b", "digest": DIGEST}], "the same key"),
     ("gateway_models", [], "no model"),
     ("gateway_models", model(name="a b"), "cannot be part of a path"),
     ("gateway_models", model(name="../x"), "cannot be part of a path"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -27,19 +28,26 @@ def test_what_the_role_renders_passes(rendered: Rendered) -> None:
     assert rendered.breaches == []
     assert check(rendered.text) == []
     assert KEY not in rendered.text
-    assert rendered.keys.count(KEY) == 2
+    assert KEY not in rendered.keys
+    assert hashlib.sha256(KEY.encode()).hexdigest() in rendered.keys
 
 
 PROXY = "proxy_pass http://redoubt_0/v1/chat/completions;"
-UNAUTHORISED = 'if ($gateway_client = "") {\n                return 401;\n            }'
-LETTERS = "if ($http_authorization != $gateway_credential) {\n                return 401;\n            }"
+UNAUTHORISED = "if ($gateway_verdict != pass) {\n                return 500;\n            }"
+VERDICT = "js_set $gateway_verdict keys.verdict;"
 METHOD = "if ($gateway_method_known = 0) {\n                return 405;\n            }"
 ADDRESS = "if ($gateway_admitted = 0) {\n            return 403;\n        }"
 NEW_SERVER = "    # For this host's own eyes.\n"
 BREACHES = {
     "no key asked for": (UNAUTHORISED, "", "without an API key"),
-    "key compared without capital letters": (LETTERS, "", "without an API key"),
-    "key asked for, then let through": (UNAUTHORISED, UNAUTHORISED.replace("401", "200"), "without an API key"),
+    "key asked for, then let through": (UNAUTHORISED, UNAUTHORISED.replace("500", "200"), "without an API key"),
+    "verdict of another program": (
+        VERDICT,
+        "js_set $gateway_verdict usage.count;",
+        "only $gateway_verdict keys",
+    ),
+    "verdict set by hand": (UNAUTHORISED, "set $gateway_verdict pass;\n" + UNAUTHORISED, "must not be set"),
+    "another program": ("js_import keys.js;", "js_import other.js;", "is none of keys.js"),
     "answered before the key": (UNAUTHORISED, "return 200 x;\n" + UNAUTHORISED, "without an API key"),
     "methods open": (METHOD, "", "does not check the method"),
     "no allowlist in the servers": (ADDRESS, "", "without the address allowlist"),

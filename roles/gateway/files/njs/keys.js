@@ -1,0 +1,89 @@
+// Who asks, and may they? One call per request, before anything is read of its body.
+// Written for njs 0.8 and later; no state outlives a request but the shared zones.
+import crypto from 'crypto';
+import quota from 'quota.js';
+
+// The secret a client presents, or ''. Two different ones are a question with two answers: none counts.
+function presented(r) {
+    const header = r.headersIn['Authorization'];
+    const other = r.headersIn['X-API-Key'];
+    if (header === undefined) {
+        return other === undefined ? '' : other;
+    }
+    const secret = header.slice(0, 7) === 'Bearer ' ? header.slice(7) : '';
+    return other === undefined || other === secret ? secret : '';
+}
+
+// The time this takes tells nothing of where two texts of one length differ.
+function same(one, other) {
+    let difference = one.length ^ other.length;
+    for (let i = 0; i < one.length; i++) {
+        difference |= one.charCodeAt(i) ^ other.charCodeAt(i);
+    }
+    return difference === 0;
+}
+
+// The record of the key that is presented, or null. Keys are found by the head of their digest: what lies in
+// Nginx's table is no secret that a client could guess letter by letter.
+function record(r) {
+    const secret = presented(r);
+    if (secret === '') {
+        return null;
+    }
+    const digest = crypto.createHash('sha256').update(secret).digest('hex');
+    r.variables.gateway_key_id = digest.slice(0, 16);
+    const found = r.variables.gateway_key_record;
+    if (!found) {
+        return null;
+    }
+    const key = JSON.parse(found);
+    return same(key.digest, digest) ? key : null;
+}
+
+// Whether an address (4 or 16 bytes) lies in one of [base in hex, length in bits].
+function within(address, networks) {
+    const hex = address.toString('hex');
+    return networks.some((network) => {
+        const base = network[0], bits = network[1];
+        if (base.length !== hex.length) {
+            return false;
+        }
+        const whole = bits >> 2, rest = bits & 3;
+        if (hex.slice(0, whole) !== base.slice(0, whole)) {
+            return false;
+        }
+        const shift = 4 - rest;
+        return rest === 0 || parseInt(hex[whole], 16) >> shift === parseInt(base[whole], 16) >> shift;
+    });
+}
+
+function refused(r, status, reason) {
+    r.variables.gateway_reason = reason;
+    return status;
+}
+
+// js_set $gateway_verdict: 'pass', or the status of the refusal. Nginx takes a failed call for '', which is no pass.
+// Also sets $gateway_client (the key's name) and $gateway_reason.
+function verdict(r) {
+    const key = record(r);
+    if (key === null) {
+        return refused(r, '401', '');
+    }
+    if (key.expires !== undefined && Date.now() >= key.expires * 1000) {
+        return refused(r, '401', 'expired');
+    }
+    r.variables.gateway_client = key.name;
+    if (key.addresses !== undefined && !within(r.rawVariables.binary_remote_addr, key.addresses)) {
+        return refused(r, '403', 'address');
+    }
+    if (key.models !== undefined && key.models.indexOf(r.variables.gateway_model) < 0) {
+        return refused(r, '403', 'model');
+    }
+    if (key.routes !== undefined && key.routes.indexOf(r.variables.gateway_route) < 0) {
+        return refused(r, '403', 'route');
+    }
+    const reason = quota.spend(r, key);
+    return reason === '' ? 'pass' : refused(r, '429', reason);
+}
+
+export default {verdict};
