@@ -201,7 +201,11 @@ def gateway_problems(settings: dict[str, Any]) -> list[str]:
         *_server_names(settings.get("gateway_server_names")),
         *_networks("gateway_allowed_cidrs", settings.get("gateway_allowed_cidrs"), may_be_empty=False),
         *_networks("gateway_health_cidrs", settings.get("gateway_health_cidrs", []), may_be_empty=True),
-        *key_problems(settings.get("gateway_api_keys"), _dicts(settings.get("gateway_models"))),
+        *key_problems(
+            settings.get("gateway_api_keys", []),
+            settings.get("gateway_issued_keys", []),
+            _dicts(settings.get("gateway_models")),
+        ),
         *_models(settings.get("gateway_models")),
         *_listening(settings),
         *_numbers(settings),

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 VARIABLE = "gateway_api_keys"
+ISSUED = "gateway_issued_keys"
 # What a bearer token may hold (RFC 6750), so that a key can mean nothing else inside a header.
 KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
@@ -26,7 +27,7 @@ LENGTHS = (32, 200)
 # Hex digits of a digest by which a key is found; the rest is compared in constant time.
 HEAD = 16
 LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
-FIELDS = {"name", "key", "digest", "models", "routes", "addresses", "expires", *LIMITS}
+FIELDS = {"name", "key", "digest", "previous", "models", "routes", "addresses", "expires", *LIMITS}
 # One zone of shared memory is made for each.
 MOST_CONCURRENCIES = 32
 
@@ -91,6 +92,22 @@ def _choice(known: set[str], item: str) -> str | None:
     return None if item in known else f"is none of {', '.join(sorted(known))}"
 
 
+def _end(value: object) -> Iterator[str]:
+    try:
+        moment(value)
+    except ValueError:
+        yield f"expires: {value!r} is no date - write 2027-01-31 or 2027-01-31T18:00:00+01:00"
+
+
+def _previous(value: object) -> Iterator[str]:
+    if not isinstance(value, dict) or set(value) != {"digest", "expires"}:
+        yield "previous must have digest and expires, nothing else"
+    elif not DIGEST.match(str(value["digest"])):
+        yield "previous: the digest must be sha256: and 64 small hex digits"
+    else:
+        yield from _end(value["expires"])
+
+
 def _entry(entry: dict[str, Any], models: set[str], routes: set[str]) -> Iterator[str]:
     unknown = sorted(set(entry) - FIELDS)
     if unknown:
@@ -100,41 +117,43 @@ def _entry(entry: dict[str, Any], models: set[str], routes: set[str]) -> Iterato
     wrong = _secret(entry)
     if wrong:
         yield wrong
+    if "previous" in entry:
+        yield from _previous(entry["previous"])
     yield from _listed(entry, "addresses", _network)
     yield from _listed(entry, "models", partial(_choice, models))
     yield from _listed(entry, "routes", partial(_choice, routes))
     if "expires" in entry:
-        try:
-            moment(entry["expires"])
-        except ValueError:
-            yield f"expires: {entry['expires']!r} is no date - write 2027-01-31 or 2027-01-31T18:00:00+01:00"
+        yield from _end(entry["expires"])
     for field in LIMITS:
         value = entry.get(field, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             yield f"{field}: {value!r} must be a whole number without quotes, 1 or more - leave it out for no limit"
 
 
-def key_problems(value: Any, models: list[dict[str, Any]]) -> list[str]:
-    """Everything that is wrong with `gateway_api_keys`, one line each; empty when all is well.
+def key_problems(given: Any, issued: Any, models: list[dict[str, Any]]) -> list[str]:
+    """Everything that is wrong with the two lists of keys, one line each; empty when all is well.
 
-    `models` is gateway_models: what a key may be limited to must be there.
+    `given` is gateway_api_keys, `issued` gateway_issued_keys, `models` gateway_models, which keys may be limited to.
     """
-    if not isinstance(value, list) or not value:
-        return [f"{VARIABLE}: no key is given - add [{{name: CLIENT, key: SECRET}}] to the vault"]
+    for variable, value in ((VARIABLE, given), (ISSUED, issued)):
+        if not isinstance(value, list):
+            return [f"{variable}: must be a list of keys"]
+    if not given and not issued:
+        return [
+            f"{VARIABLE}: no key is given - add [{{name: CLIENT, key: SECRET}}] to the vault, or issue one with "
+            "`./redoubt play keys -e keys_issue=CLIENT`"
+        ]
     names = {str(model.get("name")) for model in models}
     routes = {str(route.get("path")) for model in models for route in model.get("routes") or []}
     problems = []
-    for index, entry in enumerate(value):
-        if not isinstance(entry, dict):
-            problems.append(f"{VARIABLE}[{index}]: must have name and key")
-            continue
-        where = (
-            f"{VARIABLE}[{index}] ({entry['name']})"
-            if NAME.match(str(entry.get("name", "")))
-            else f"{VARIABLE}[{index}]"
-        )
-        problems += [f"{where}: {line}" for line in _entry(entry, names, routes)]
-    entries = [entry for entry in value if isinstance(entry, dict)]
+    for variable, value in ((VARIABLE, given), (ISSUED, issued)):
+        for index, entry in enumerate(value):
+            if not isinstance(entry, dict):
+                problems.append(f"{variable}[{index}]: must have name and key")
+                continue
+            told = f" ({entry['name']})" if NAME.match(str(entry.get("name", ""))) else ""
+            problems += [f"{variable}[{index}]{told}: {line}" for line in _entry(entry, names, routes)]
+    entries = [entry for entry in [*given, *issued] if isinstance(entry, dict)]
     repeated = _repeated([str(entry.get("name")) for entry in entries])
     problems += [f"{VARIABLE}: the name {name!r} is given twice (capital letters do not count)" for name in repeated]
     if _repeated([_digest(entry) for entry in entries if "key" in entry or "digest" in entry]):
@@ -165,8 +184,7 @@ def key_records(keys: list[dict[str, Any]]) -> list[dict[str, str]]:
     """
     found = []
     for entry in keys:
-        digest = _digest(entry)
-        record: dict[str, Any] = {"digest": digest, "name": str(entry["name"])}
+        record: dict[str, Any] = {"digest": _digest(entry), "name": str(entry["name"])}
         for field in ("models", "routes"):
             if field in entry:
                 record[field] = [str(item) for item in entry[field]]
@@ -177,5 +195,9 @@ def key_records(keys: list[dict[str, Any]]) -> list[dict[str, str]]:
         for field, short in (("requests_per_minute", "requests"), ("tokens_per_minute", "tokens")):
             if field in entry:
                 record[short] = int(entry[field])
-        found.append({"id": digest[:HEAD], "record": json.dumps(record, separators=(",", ":"))})
-    return sorted(found, key=lambda item: item["id"])
+        found.append(record)
+        if "previous" in entry:
+            ends = [moment(entry["previous"]["expires"])] + ([record["expires"]] if "expires" in record else [])
+            found.append({**record, "digest": _digest(entry["previous"]), "expires": min(ends)})
+    rows = [{"id": item["digest"][:HEAD], "record": json.dumps(item, separators=(",", ":"))} for item in found]
+    return sorted(rows, key=lambda row: row["id"])

@@ -91,7 +91,8 @@ def ask_from(client: Host, questions: list[Answer]) -> list[Answer]:
         {"Authorization": f"Bearer {ALICE} "[:-3]},
         {"Authorization": f"Basic {ALICE}"},
         {"Authorization": ALICE},
-        {"X-API-Key": ALICE},
+        {"X-API-Key": f"{ALICE}x"},
+        {"Authorization": f"Bearer {ALICE}", "X-API-Key": BOB},
         {"Cookie": f"key={ALICE}"},
     ],
 )
@@ -250,7 +251,7 @@ def test_engine_gets_the_request_without_the_key_or_forged_headers(address: str,
         "X-Forwarded-For": "6.6.6.6",
         "X-Request-Id": "forged",
         "Cookie": "session=1",
-        "X-API-Key": BOB,
+        "X-API-Key": ALICE,
         "Accept": "text/event-stream",
     }
     answer = ask(address, f"{CHAT}?api_key={BOB}", "POST", key=ALICE, body='{"a": 1}', headers=extra)
