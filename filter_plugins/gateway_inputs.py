@@ -27,6 +27,7 @@ ROUTE = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9._-]*)+\Z")
 SIZE = re.compile(r"[1-9][0-9]*[kKmMgG]?\Z")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 OWN_PATHS = ("/healthz",)
+MODEL_LIST = "/v1/models"
 # Smallest values of the numeric settings.
 LEAST = {
     "gateway_tls_certificate_days": 1,
@@ -217,28 +218,58 @@ def gateway_problems(settings: dict[str, Any]) -> list[str]:
     return problems
 
 
-def gateway_routes(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The exact allowlist: [{path, upstream, target, methods, stream, model, concurrent_requests}].
+def _row(index: int, model: dict[str, Any], route: dict[str, Any], path: str, kind: str) -> dict[str, Any]:
+    return {
+        "path": path,
+        "kind": kind,
+        "upstream": f"redoubt_{index}",
+        "target": route["path"],
+        "methods": list(route["methods"]),
+        "stream": bool(route.get("stream", False)),
+        "model": model["name"],
+        "concurrent_requests": model.get("concurrent_requests", 0),
+    }
 
-    The first model is reached at its own paths, each model also below `/<name>`. `upstream` is the name of
-    the group of servers, `target` the path at the engine.
-    """
-    table = []
+
+def _chosen(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The plain paths of several models: the body of a POST names the model, GET /v1/models lists all."""
+    table: list[dict[str, Any]] = []
+    targets: dict[str, list[dict[str, str]]] = {}
     for index, model in enumerate(models):
-        for prefix in ["", f"/{model['name']}"] if index == 0 else [f"/{model['name']}"]:
-            for route in model["routes"]:
-                table.append(
-                    {
-                        "path": prefix + route["path"],
-                        "upstream": f"redoubt_{index}",
-                        "target": route["path"],
-                        "methods": list(route["methods"]),
-                        "stream": bool(route.get("stream", False)),
-                        "model": model["name"],
-                        "concurrent_requests": model.get("concurrent_requests", 0),
-                    }
-                )
+        for route in model["routes"]:
+            plain = route["path"]
+            if route["methods"] == ["POST"]:
+                inner = f"/-/{model['name']}{plain}"
+                table.append(_row(index, model, route, inner, "inner"))
+                rows = targets.setdefault(plain, [])
+                if index == 0:
+                    rows.append({"wanted": f":{plain}", "path": inner})
+                rows.append({"wanted": f"{model['name']}:{plain}", "path": inner})
+            elif index == 0 and plain != MODEL_LIST:
+                table.append(_row(index, model, route, plain, "model"))
+    table += [{"path": path, "kind": "choose", "methods": ["POST"], "targets": rows} for path, rows in targets.items()]
+    return [*table, {"path": MODEL_LIST, "kind": "list", "methods": ["GET"]}]
+
+
+def gateway_routes(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The exact allowlist, one row for each path.
+
+    Each model is reached below `/<name>` (kind `model`: path, upstream, target, methods, stream, model,
+    concurrent_requests; `upstream` is the name of the group of servers, `target` the path at the engine). A single
+    model is also reached at its own paths. Of several, the body says which one is wanted: kinds `choose` (path,
+    methods, targets [{wanted, path}]) and `inner` (as `model`, but for requests that were chosen), and `list`.
+    """
+    several = len(models) > 1
+    table = _chosen(models) if several else []
+    for index, model in enumerate(models):
+        for prefix in [f"/{model['name']}"] if several else ["", f"/{model['name']}"]:
+            table += [_row(index, model, route, prefix + route["path"], "model") for route in model["routes"]]
     return table
+
+
+def gateway_model_list(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The models as OpenAI's clients expect them of GET /v1/models."""
+    return [{"id": model["name"], "object": "model", "created": 0, "owned_by": "redoubt"} for model in models]
 
 
 def gateway_generation(text: str, more: list[str]) -> dict[str, str]:
@@ -260,5 +291,6 @@ class FilterModule:
             "gateway_problems": gateway_problems,
             "gateway_key_records": key_records,
             "gateway_routes": gateway_routes,
+            "gateway_model_list": gateway_model_list,
             "gateway_generation": gateway_generation,
         }

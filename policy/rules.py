@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from policy.directives import KNOWN
+from policy.locations import choosing, proxied
+from policy.promises import Plan, at, refuses
 from policy.tree import Node, parse
 
 SECRET_VARIABLE = re.compile(
@@ -21,13 +22,8 @@ SECRET_VARIABLE = re.compile(
     r"request_uri|request|gateway_key_id|gateway_key_record|gateway_tail|ssl_client_raw_cert)\b"
 )
 LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|\[::1\]):\d+\Z")
-TIME = re.compile(r"(\d+)(ms|s|m|h|d)?\Z")
-SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
-SHORTEST_STREAM_READ = 600
-# The check's own failure is no pass either.
-AUTH_GUARD = ["$gateway_verdict", "!=", "pass"]
-VERDICT = ["$gateway_verdict", "keys.verdict"]
-PROGRAMS = ("keys.js", "usage.js")
+VERDICTS = (["$gateway_verdict", "keys.verdict"], ["$gateway_known", "keys.known"])
+PROGRAMS = ("keys.js", "models.js", "usage.js")
 ADDRESS_GUARD = ["$gateway_admitted", "=", "0"]
 ADMITTED = {"default": "1", "00": "0"}
 HEALTH = {"default": "0", "/healthz": "$gateway_local"}
@@ -35,65 +31,28 @@ SETTABLE = ("$gateway_model", "$gateway_route", "$args")
 HTTP_LIMITS = ("client_max_body_size", "client_header_timeout", "client_body_timeout", "large_client_header_buffers")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the configuration may do."""
-
-    routes: dict[str, dict[str, Any]]
-    servers: dict[str, set[str]]
-    drained: dict[str, set[str]]
-    allowed: set[str]
-    includes: set[str]
-
-
-def _at(node: Node, text: str) -> str:
-    return f"nginx.conf line {node.line}: {text}"
-
-
-def _guards(block: Node) -> list[list[str]]:
-    """Conditions that come before the block's own unconditional `return`, in order.
-
-    Nginx runs if, set and return in the order written and before everything else, wherever that stands.
-    """
-    found = []
-    for child in block.children:
-        if child.name == "if":
-            found.append(child.args)
-        elif child.name == "return":
-            break
-    return found
-
-
-def _refuses(block: Node, guard: list[str], statuses: tuple[str, ...]) -> bool:
-    return any(
-        child.name == "if"
-        and child.args == guard
-        and [c.name for c in child.children] == ["return"]
-        and child.children[0].args[0] in statuses
-        for child in block.children
-    ) and guard in _guards(block)
-
-
 def _directives(root: Node, plan: Plan) -> Iterator[str]:
     for node in root.walk():
         if node.parent is not None and node.parent.name in ("map", "geo"):
             continue
         if node.name not in KNOWN:
-            yield _at(node, f"directive '{node.name}' is not known to the policy")
+            yield at(node, f"directive '{node.name}' is not known to the policy")
         if node.name == "include" and node.args[0] not in plan.includes:
-            yield _at(node, f"include {node.args[0]} could bring in anything - only {sorted(plan.includes)} may be")
+            yield at(node, f"include {node.args[0]} could bring in anything - only {sorted(plan.includes)} may be")
         if node.name == "if" and any(arg.lstrip("!").startswith("~") for arg in node.args):
-            yield _at(node, "a regular expression decides - use exact values")
+            yield at(node, "a regular expression decides - use exact values")
         if node.name == "if" and [child.name for child in node.children] != ["return"]:
-            yield _at(node, "only a return may stand in an if")
+            yield at(node, "only a return may stand in an if")
         if node.name == "set" and node.args[0] not in SETTABLE:
-            yield _at(node, f"{node.args[0]} must not be set: the guards may depend on it")
-        if node.name == "js_set" and node.args != VERDICT:
-            yield _at(node, f"js_set {' '.join(node.args)}: only {' '.join(VERDICT)} is known to the policy")
+            yield at(node, f"{node.args[0]} must not be set: the guards may depend on it")
+        if node.name == "js_set" and node.args not in VERDICTS:
+            yield at(
+                node, f"js_set {' '.join(node.args)}: only {' and '.join(' '.join(v) for v in VERDICTS)} are known"
+            )
         if node.name == "js_import" and node.args[0] not in PROGRAMS:
-            yield _at(node, f"js_import {node.args[0]} is none of {', '.join(PROGRAMS)}")
+            yield at(node, f"js_import {node.args[0]} is none of {', '.join(PROGRAMS)}")
         if node.name == "server_name" and any(arg.startswith("~") or "*" in arg for arg in node.args):
-            yield _at(node, "a pattern as server name - use exact names")
+            yield at(node, "a pattern as server name - use exact names")
 
 
 def _maps(root: Node, plan: Plan) -> Iterator[str]:
@@ -103,7 +62,7 @@ def _maps(root: Node, plan: Plan) -> Iterator[str]:
             continue
         for row in node.children:
             if row.name.startswith("~"):
-                yield _at(row, "a regular expression in a map (CVE-2026-42533, and patterns let too much in)")
+                yield at(row, "a regular expression in a map (CVE-2026-42533, and patterns let too much in)")
     admitted = tables.get(("$gateway_allowed$gateway_local_health", "$gateway_admitted"))
     if admitted is None or {row.name: row.args[0] for row in admitted.children} != ADMITTED:
         yield "nginx.conf: $gateway_admitted must be 0 exactly for addresses outside the allowlist"
@@ -116,10 +75,10 @@ def _maps(root: Node, plan: Plan) -> Iterator[str]:
         return
     rows = {row.name: (row.args[0] if row.args else "") for row in allowed.children}
     if rows.pop("default", None) != "0":
-        yield _at(allowed, "the allowlist must end with 'default 0'")
+        yield at(allowed, "the allowlist must end with 'default 0'")
     extra = sorted(name for name, value in rows.items() if value != "0" and name not in plan.allowed)
     if extra:
-        yield _at(allowed, f"the allowlist holds {', '.join(extra)}, which gateway_allowed_cidrs does not")
+        yield at(allowed, f"the allowlist holds {', '.join(extra)}, which gateway_allowed_cidrs does not")
 
 
 def _logs(root: Node) -> Iterator[str]:
@@ -130,13 +89,13 @@ def _logs(root: Node) -> Iterator[str]:
         formats[node.args[0]] = node
         found = sorted({match[1] for match in SECRET_VARIABLE.finditer(" ".join(node.args[1:]))})
         if found:
-            yield _at(node, f"the log would hold ${', $'.join(found)}: keys or prompts may be in there")
+            yield at(node, f"the log would hold ${', $'.join(found)}: keys or prompts may be in there")
     for node in root.walk():
         if node.name == "access_log" and node.args[0] != "off" and (node.args[1:2] or [""])[0] not in formats:
-            yield _at(node, "an access log without a format of ours (Nginx's own holds the whole request line)")
+            yield at(node, "an access log without a format of ours (Nginx's own holds the whole request line)")
     for http in root.find("http"):
         if not http.find("access_log"):
-            yield _at(http, "no access_log: Nginx would write its own format")
+            yield at(http, "no access_log: Nginx would write its own format")
 
 
 def _upstreams(root: Node, plan: Plan) -> Iterator[str]:
@@ -148,9 +107,9 @@ def _upstreams(root: Node, plan: Plan) -> Iterator[str]:
         for server in node.find("server"):
             if server.args[0] in drained:
                 if "down" not in server.args[1:]:
-                    yield _at(server, f"server {server.args[0]} of {node.args[0]} is drained, so it must be down")
+                    yield at(server, f"server {server.args[0]} of {node.args[0]} is drained, so it must be down")
             elif server.args[0] not in known:
-                yield _at(server, f"server {server.args[0]} of {node.args[0]} is not in the plan")
+                yield at(server, f"server {server.args[0]} of {node.args[0]} is not in the plan")
 
 
 def _kind(server: Node) -> str:
@@ -170,72 +129,28 @@ def _kind(server: Node) -> str:
     return "service"
 
 
-def _seconds(value: str) -> float:
-    match = TIME.match(value)
-    return int(match[1]) * SECONDS[match[2]] if match else 0.0
-
-
-def _proxied(location: Node, plan: Plan) -> Iterator[str]:
-    """The promises of a location that reaches an engine."""
-    path = location.args[-1]
-    target = location.find("proxy_pass")[-1].args[0]
-    route = plan.routes.get(path)
-    if location.args[:1] != ["="] or route is None:
-        yield _at(location, f"location {' '.join(location.args)} reaches an engine but is no exact route of the plan")
-        route = {}
-    match = re.match(r"http://([^/$]+)(/[^$]*)?\Z", target)
-    if match is None or match[1] not in plan.servers:
-        yield _at(location, f"proxy_pass {target} leads outside the plan's engines")
-    elif route and (match[1], match[2]) != (route["upstream"], route["target"]):
-        yield _at(location, f"proxy_pass {target} is not what the plan says for {path}")
-    if not _refuses(location, AUTH_GUARD, ("500",)):
-        yield _at(location, f"{path} is reachable without an API key ('if ({' '.join(AUTH_GUARD)})' is missing)")
-    if not _refuses(location, ["$gateway_method_known", "=", "0"], ("405",)):
-        yield _at(location, f"{path} does not check the method")
-    for name in ("limit_req", "limit_conn"):
-        if not location.effective(name):
-            yield _at(location, f"{path} has no {name}")
-    handed_on = not any(n.args == ["Authorization", ""] for n in location.effective("proxy_set_header"))
-    if location.value("proxy_pass_request_headers") != "off" and handed_on:
-        yield _at(location, f"{path} hands the client's key on to the engine")
-    if "non_idempotent" in location.value("proxy_next_upstream"):
-        yield _at(location, f"{path} would repeat requests that an engine may have begun to answer")
-    if not route or route["stream"]:
-        yield from _streaming(location, path)
-
-
-def _streaming(location: Node, path: str) -> Iterator[str]:
-    wanted = {"proxy_buffering": "off", "proxy_http_version": "1.1", "gzip": "off"}
-    for name, value in wanted.items():
-        if location.value(name) != value:
-            yield _at(location, f"{path} is streamed: {name} must be {value}")
-    if location.value("proxy_cache") not in ("", "off"):
-        yield _at(location, f"{path} is streamed: no proxy_cache")
-    for name in ("proxy_read_timeout", "send_timeout"):
-        if _seconds(location.value(name)) < SHORTEST_STREAM_READ:
-            yield _at(location, f"{path} is streamed: {name} must be {SHORTEST_STREAM_READ}s or more")
-
-
 def _service(server: Node, plan: Plan) -> Iterator[str]:
     for listen in server.find("listen") or [server]:
         if "ssl" not in listen.args:
-            yield _at(listen, "a server without TLS")
-    if not _refuses(server, ADDRESS_GUARD, ("403", "444")):
-        yield _at(server, "a server without the address allowlist ('if ($gateway_admitted = 0)' must come first)")
+            yield at(listen, "a server without TLS")
+    if not refuses(server, ADDRESS_GUARD, ("403", "444")):
+        yield at(server, "a server without the address allowlist ('if ($gateway_admitted = 0)' must come first)")
     locations = [node for node in server.walk() if node.name == "location"]
     if not any(node.args == ["/"] for node in locations):
-        yield _at(server, "no 'location /' that refuses everything else")
+        yield at(server, "no 'location /' that refuses everything else")
     for location in locations:
         if location.args[0] in ("~", "~*"):
-            yield _at(location, "a regular expression as location - use '= /path'")
+            yield at(location, "a regular expression as location - use '= /path'")
         if location.find("proxy_pass"):
-            yield from _proxied(location, plan)
+            yield from proxied(location, plan)
+        elif location.find("js_content"):
+            yield from choosing(location, plan)
         elif not location.find("return"):
-            yield _at(location, f"location {' '.join(location.args)} neither answers nor refuses: it would serve files")
+            yield at(location, f"location {' '.join(location.args)} neither answers nor refuses: it would serve files")
         elif location.args == ["/"] and location.find("return")[-1].args[0] != "404":
-            yield _at(location, "'location /' must return 404")
+            yield at(location, "'location /' must return 404")
         if location.find("add_header"):
-            yield _at(location, "add_header in a location drops the server's security headers")
+            yield at(location, "add_header in a location drops the server's security headers")
 
 
 def _servers(http: Node, plan: Plan) -> Iterator[str]:
@@ -245,28 +160,28 @@ def _servers(http: Node, plan: Plan) -> Iterator[str]:
         if kind == "reject":
             defaults |= {n.args[0] for n in server.find("listen") if "default_server" in n.args}
         elif kind == "redirect":
-            if not _refuses(server, ADDRESS_GUARD, ("403", "444")):
-                yield _at(server, "a redirecting server without the address allowlist")
+            if not refuses(server, ADDRESS_GUARD, ("403", "444")):
+                yield at(server, "a redirecting server without the address allowlist")
         elif kind == "service":
             yield from _service(server, plan)
     for server in http.find("server"):
         for listen in server.find("listen"):
             if _kind(server) != "local" and listen.args[0] not in defaults:
-                yield _at(listen, f"unknown names on {listen.args[0]} meet no default server that rejects them")
+                yield at(listen, f"unknown names on {listen.args[0]} meet no default server that rejects them")
 
 
 def _general(http: Node) -> Iterator[str]:
     for name in HTTP_LIMITS:
         if http.value(name) in ("", "0"):
-            yield _at(http, f"no limit: {name}")
+            yield at(http, f"no limit: {name}")
     for node in http.walk():
         if node.name == "client_max_body_size" and node.args == ["0"]:
-            yield _at(node, "no limit: client_max_body_size 0")
+            yield at(node, "no limit: client_max_body_size 0")
     if http.value("server_tokens") != "off":
-        yield _at(http, "server_tokens must be off")
+        yield at(http, "server_tokens must be off")
     for node in [n for n in http.walk() if n.name == "ssl_protocols"] or [http]:
         if not node.args or set(node.args) - {"TLSv1.2", "TLSv1.3"}:
-            yield _at(node, "ssl_protocols must be TLSv1.2 and TLSv1.3, or TLSv1.3 alone")
+            yield at(node, "ssl_protocols must be TLSv1.2 and TLSv1.3, or TLSv1.3 alone")
 
 
 def breaches(

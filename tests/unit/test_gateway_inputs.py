@@ -107,15 +107,32 @@ def test_all_problems_come_at_once_and_no_key_is_told() -> None:
     assert "secret" not in text
 
 
-def test_first_model_has_the_plain_paths_and_each_its_own() -> None:
-    table = {route["path"]: (route["upstream"], route["target"]) for route in gateway_routes(MODELS)}
+def test_one_model_has_the_plain_paths_and_its_own() -> None:
+    table = {route["path"]: (route["kind"], route["upstream"], route["target"]) for route in gateway_routes(MODELS[:1])}
     assert table == {
-        "/v1/chat/completions": ("redoubt_0", "/v1/chat/completions"),
-        "/v1/models": ("redoubt_0", "/v1/models"),
-        "/small/v1/chat/completions": ("redoubt_0", "/v1/chat/completions"),
-        "/small/v1/models": ("redoubt_0", "/v1/models"),
-        "/large/v1/chat/completions": ("redoubt_1", "/v1/chat/completions"),
+        "/v1/chat/completions": ("model", "redoubt_0", "/v1/chat/completions"),
+        "/v1/models": ("model", "redoubt_0", "/v1/models"),
+        "/small/v1/chat/completions": ("model", "redoubt_0", "/v1/chat/completions"),
+        "/small/v1/models": ("model", "redoubt_0", "/v1/models"),
     }
+
+
+def test_of_several_models_the_body_chooses() -> None:
+    table = {route["path"]: route for route in gateway_routes(MODELS)}
+    assert {path: (row["kind"], row.get("upstream")) for path, row in table.items()} == {
+        "/v1/chat/completions": ("choose", None),
+        "/v1/models": ("list", None),
+        "/-/small/v1/chat/completions": ("inner", "redoubt_0"),
+        "/-/large/v1/chat/completions": ("inner", "redoubt_1"),
+        "/small/v1/chat/completions": ("model", "redoubt_0"),
+        "/small/v1/models": ("model", "redoubt_0"),
+        "/large/v1/chat/completions": ("model", "redoubt_1"),
+    }
+    assert table["/v1/chat/completions"]["targets"] == [
+        {"wanted": ":/v1/chat/completions", "path": "/-/small/v1/chat/completions"},
+        {"wanted": "small:/v1/chat/completions", "path": "/-/small/v1/chat/completions"},
+        {"wanted": "large:/v1/chat/completions", "path": "/-/large/v1/chat/completions"},
+    ]
 
 
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=4))

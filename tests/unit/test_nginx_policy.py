@@ -35,6 +35,8 @@ def test_what_the_role_renders_passes(rendered: Rendered) -> None:
 PROXY = "proxy_pass http://redoubt_0/v1/chat/completions;"
 UNAUTHORISED = "if ($gateway_verdict != pass) {\n                return 500;\n            }"
 VERDICT = "js_set $gateway_verdict keys.verdict;"
+KNOWN = "if ($gateway_known != pass) {\n                return 401;\n            }"
+PATH = "if ($request_uri != $uri$is_args$args) {\n                return 404;\n            }"
 METHOD = "if ($gateway_method_known = 0) {\n                return 405;\n            }"
 ADDRESS = "if ($gateway_admitted = 0) {\n            return 403;\n        }"
 NEW_SERVER = "    # For this host's own eyes.\n"
@@ -49,6 +51,11 @@ BREACHES = {
     "verdict set by hand": (UNAUTHORISED, "set $gateway_verdict pass;\n" + UNAUTHORISED, "must not be set"),
     "another program": ("js_import keys.js;", "js_import other.js;", "is none of keys.js"),
     "answered before the key": (UNAUTHORISED, "return 200 x;\n" + UNAUTHORISED, "without an API key"),
+    "body read for anybody": (KNOWN, "", "if ($gateway_known != pass)"),
+    "inner path open to all": ("            internal;\n", "", "chosen requests only"),
+    "path written in other ways": (PATH, "", "may be written in other ways"),
+    "choice of another program": ("js_content models.choose;", "js_content usage.count;", "not what the plan says"),
+    "engine where a choice belongs": ("js_content models.choose;", PROXY, "no exact route"),
     "methods open": (METHOD, "", "does not check the method"),
     "no allowlist in the servers": (ADDRESS, "", "without the address allowlist"),
     "answered before the allowlist": (ADDRESS, "return 200 x;\n" + ADDRESS, "without the address allowlist"),
@@ -79,9 +86,13 @@ BREACHES = {
         "a server without TLS",
     ),
     "unknown names answered": ("listen 0.0.0.0:443 ssl default_server;", "", "no default server"),
-    "prefix in place of a route": ("location = /v1/chat/completions {", "location /v1/ {", "no exact route"),
-    "pattern in place of a route": ("location = /v1/chat/completions {", "location ~ ^/v1/ {", "regular expression"),
-    "route outside the plan": ("location = /v1/chat/completions {", "location = /metrics {", "no exact route"),
+    "prefix in place of a route": ("location = /large/v1/chat/completions {", "location /large/ {", "no exact route"),
+    "pattern in place of a route": (
+        "location = /large/v1/chat/completions {",
+        "location ~ ^/v1/ {",
+        "regular expression",
+    ),
+    "route outside the plan": ("location = /large/v1/chat/completions {", "location = /metrics {", "no exact route"),
     "engine outside the plan": (PROXY, "proxy_pass http://10.9.9.9:80/v1/chat/completions;", "outside the plan"),
     "engine from a variable": (PROXY, "proxy_pass http://$host/v1/chat/completions;", "outside the plan"),
     "other path at the engine": (PROXY, "proxy_pass http://redoubt_0/invocations;", "not what the plan says"),
@@ -96,11 +107,11 @@ BREACHES = {
     "cache": ("proxy_cache off;", "proxy_cache x;", "no proxy_cache"),
     "repeated requests": ("next_upstream error timeout;", "next_upstream error non_idempotent;", "repeat requests"),
     "key handed on": ("proxy_pass_request_headers off;", "", "hands the client's key on"),
-    "key in the log": ('"path":"$uri"', '"path":"$http_authorization"', "$http_authorization"),
-    "query in the log": ('"path":"$uri"', '"path":"$request_uri"', "$request_uri"),
-    "arguments in the log": ('"path":"$uri"', '"path":"${args}"', "$args"),
-    "body in the log": ('"path":"$uri"', '"path":"$request_body"', "$request_body"),
-    "request line in the log": ('"path":"$uri"', '"path":"$request"', "$request"),
+    "key in the log": ('"path":"$gateway_path"', '"path":"$http_authorization"', "$http_authorization"),
+    "query in the log": ('"path":"$gateway_path"', '"path":"$request_uri"', "$request_uri"),
+    "arguments in the log": ('"path":"$gateway_path"', '"path":"${args}"', "$args"),
+    "body in the log": ('"path":"$gateway_path"', '"path":"$request_body"', "$request_body"),
+    "request line in the log": ('"path":"$gateway_path"', '"path":"$request"', "$request"),
     "Nginx's own log format": ("gateway-access.log gateway;", "gateway-access.log;", "without a format of ours"),
     "log left to Nginx": ("    access_log /var/log/nginx/gateway-access.log gateway;\n", "", "no access_log"),
     "no body limit": ("client_max_body_size 32m;", "", "no limit: client_max_body_size"),

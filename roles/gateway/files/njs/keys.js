@@ -57,6 +57,25 @@ function within(address, networks) {
     });
 }
 
+// The record of a key that is valid now; null sets $gateway_reason if there is more to say than that it is none.
+function valid(r) {
+    const key = record(r);
+    if (key === null) {
+        return null;
+    }
+    if (key.expires !== undefined && Date.now() >= key.expires * 1000) {
+        r.variables.gateway_reason = 'expired';
+        return null;
+    }
+    r.variables.gateway_client = key.name;
+    return key;
+}
+
+// js_set $gateway_known: 'pass' for any valid key. It alone decides nothing but whether a body is read.
+function known(r) {
+    return valid(r) === null ? '401' : 'pass';
+}
+
 function refused(r, status, reason) {
     r.variables.gateway_reason = reason;
     return status;
@@ -65,14 +84,10 @@ function refused(r, status, reason) {
 // js_set $gateway_verdict: 'pass', or the status of the refusal. Nginx takes a failed call for '', which is no pass.
 // Also sets $gateway_client (the key's name) and $gateway_reason.
 function verdict(r) {
-    const key = record(r);
+    const key = valid(r);
     if (key === null) {
-        return refused(r, '401', '');
+        return '401';
     }
-    if (key.expires !== undefined && Date.now() >= key.expires * 1000) {
-        return refused(r, '401', 'expired');
-    }
-    r.variables.gateway_client = key.name;
     if (key.addresses !== undefined && !within(r.rawVariables.binary_remote_addr, key.addresses)) {
         return refused(r, '403', 'address');
     }
@@ -86,4 +101,4 @@ function verdict(r) {
     return reason === '' ? 'pass' : refused(r, '429', reason);
 }
 
-export default {verdict};
+export default {known, valid, verdict};
