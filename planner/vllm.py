@@ -92,6 +92,8 @@ class Vllm:
         ours |= {
             # Streams in flight may end before the container is stopped.
             "shutdown-timeout": _STOP_GRACE - 20,
+            # The gateway counts tokens by it, and hides the event from clients that did not ask.
+            "enable-force-include-usage": True,
             "disable-access-log-for-endpoints": "/health,/metrics,/ping",
         }
         command = [start.mount, *flags.arguments(known, ours, model.engine_args)]

@@ -19,7 +19,7 @@ from policy.tree import Node, parse
 
 SECRET_VARIABLE = re.compile(
     r"\$\{?(http_authorization|http_x_api_key|http_cookie|cookie_\w+|args|arg_\w+|query_string|request_body|"
-    r"request_uri|request|gateway_key_id|gateway_key_record|gateway_tail|ssl_client_raw_cert)\b"
+    r"request_uri|request|gateway_key_id|gateway_key_record|gateway_tail|gateway_held|ssl_client_raw_cert)\b"
 )
 LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|\[::1\]):\d+\Z")
 VERDICTS = (["$gateway_verdict", "keys.verdict"], ["$gateway_known", "keys.known"])

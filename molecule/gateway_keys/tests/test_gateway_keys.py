@@ -165,6 +165,50 @@ def test_tokens_of_a_minute_are_the_engines(host: Host, address: str, name: str,
     assert [logged(host, answer)["completion_tokens"] for answer in answers] == [5, 5, 5, 0]
 
 
+def test_body_chooses_the_model(host: Host, address: str) -> None:
+    for asked, model in (({"model": "large"}, "large"), ({"model": "small"}, "small"), ({}, "small")):
+        answer = ask(address, CHAT, **asked)
+        assert answer["status"] == 200
+        entry = logged(host, answer)
+        assert (entry["model"], entry["path"]) == (model, CHAT)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        ('{"model": "huge"}', 404, "model_not_found"),
+        ('{"model": "small:/v1/chat/completions"}', 404, "model_not_found"),
+        ('{"model": ["small"], "x": 1', 400, "invalid_json"),
+        ('{"model": "small", "model": "large"}', 403, "model_not_allowed"),
+        ('{"mod\\u0065l": "large"}', 403, "model_not_allowed"),
+    ],
+)
+def test_no_body_chooses_around_the_key(host: Host, address: str, body: str, status: int, reason: str) -> None:
+    """bob's key is for `small` only."""
+    before = count(host)
+    answer = exchange(address, 443, written(CHAT, "POST", key=BOB, body=body), context(), "redoubt.lab")
+    assert (answer["status"], code(answer)) == (status, reason)
+    assert count(host) == before
+
+
+def test_bodies_are_read_whole(host: Host, address: str) -> None:
+    """The name stands behind 20 MiB."""
+    answer = ask(address, CHAT, text="x" * (20 << 20), model="large")
+    assert answer["status"] == 200
+    assert logged(host, answer)["model"] == "large"
+
+
+def test_no_body_is_read_for_nobody(address: str) -> None:
+    assert ask(address, CHAT, key="sk-nobody-0000000000000000000000000000", model="large")["status"] == 401
+    assert ask(address, f"/-/small{CHAT}")["status"] == 404
+
+
+def test_models_are_those_of_the_key(address: str) -> None:
+    for presented, names in ((ALICE, ["small", "large"]), (BOB, ["small"])):
+        listed = json.loads(ask(address, MODELS, key=presented)["body"])
+        assert [model["id"] for model in listed["data"]] == names
+
+
 def test_usage_is_the_engines_not_the_texts(host: Host, address: str) -> None:
     answer = ask(address, CHAT, padding=70_000)
     assert "99999" in answer["body"]
@@ -172,11 +216,15 @@ def test_usage_is_the_engines_not_the_texts(host: Host, address: str) -> None:
     assert (entry["prompt_tokens"], entry["completion_tokens"], entry["usage"]) == (11, 5, "engine")
 
 
-def test_stream_arrives_byte_for_byte(host: Host, address: str) -> None:
-    answer = ask(address, CHAT, stream=True, events=40)
+@pytest.mark.parametrize("asked", [True, False])
+def test_stream_arrives_byte_for_byte(host: Host, address: str, asked: bool) -> None:
+    """But for the event of usage, which only they get who asked for it."""
+    answer = ask(address, CHAT, stream=True, events=40, stream_options={"include_usage": asked})
     assert answer["body"].count("巴黎") == 40
     assert "\ufffd" not in answer["body"]
-    assert answer["body"].count("data: ") == 42
+    assert answer["body"].count("data: ") == 41 + asked
+    assert ('"choices":[]' in answer["body"]) == asked
+    assert answer["body"].count("data: [DONE]") == 1
     entry = logged(host, answer)
     assert (entry["prompt_tokens"], entry["completion_tokens"], entry["usage"]) == (11, 5, "engine")
     assert 0 <= float(entry["ttft"]) <= entry["seconds"]
