@@ -248,7 +248,8 @@ def _chosen(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
             elif index == 0 and plain != MODEL_LIST:
                 table.append(_row(index, model, route, plain, "model"))
     table += [{"path": path, "kind": "choose", "methods": ["POST"], "targets": rows} for path, rows in targets.items()]
-    return [*table, {"path": MODEL_LIST, "kind": "list", "methods": ["GET"]}]
+    listed = {"path": MODEL_LIST, "methods": ["GET"]}
+    return [*table, {**_row(0, {"name": ""}, listed, MODEL_LIST, "list"), "upstream": ""}]
 
 
 def gateway_routes(models: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -70,8 +70,9 @@ def choosing(location: Node, plan: Plan) -> Iterator[str]:
     route = plan.routes.get(path, {})
     if location.args[:1] != ["="] or ANSWERS.get(route.get("kind", "")) != location.value("js_content"):
         yield at(location, f"js_content {location.value('js_content')} is not what the plan says for {path}")
-    if not refuses(location, CHOICE_GUARD, ("401",)):
-        yield at(location, f"{path} is reachable without an API key ('if ({' '.join(CHOICE_GUARD)})' is missing)")
+    guard, status = (CHOICE_GUARD, "401") if route.get("kind") == "choose" else (AUTH_GUARD, "500")
+    if not refuses(location, guard, (status,)):
+        yield at(location, f"{path} is reachable without an API key ('if ({' '.join(guard)})' is missing)")
     if not refuses(location, ["$gateway_method_known", "=", "0"], ("405",)):
         yield at(location, f"{path} does not check the method")
     if not location.effective("limit_req"):

@@ -19,7 +19,8 @@ from tests.support.raw_http import context, exchange, written
 
 ALICE = "sk-Alice-0123456789abcdef0123456789abcdef0123456789abcd"
 BOB = "sk-Bob-fedcba9876543210fedcba9876543210fedcba98765432"
-CHAT, MODELS = "/v1/chat/completions", "/v1/models"
+# The engine's own list of models: what reaches it is counted.
+CHAT, MODELS = "/v1/chat/completions", "/small/v1/models"
 FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 STUB = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests/support/stub_chat_engine.py")
 LOG = "/var/log/nginx/gateway-access.log"
@@ -48,7 +49,7 @@ def engine(host: Host) -> Iterator[None]:
 
 
 def ask(address: str, path: str, key: str | None = ALICE, headers: dict[str, str] | None = None, **body: Any) -> Answer:
-    method = "GET" if path.endswith(MODELS) else "POST"
+    method = "GET" if path.endswith("/models") else "POST"
     text = json.dumps(body) if method == "POST" else ""
     return exchange(address, 443, written(path, method, key=key, body=text, headers=headers), context(), "redoubt.lab")
 
@@ -112,7 +113,7 @@ def test_two_keys_or_half_a_key_is_none(host: Host, address: str, headers: dict[
         ("here", MODELS, 200, ""),
         ("next-door", MODELS, 403, "address_not_allowed_for_key"),
         ("lister", MODELS, 200, ""),
-        ("lister", f"/large{MODELS}", 200, ""),
+        ("lister", "/large/v1/models", 200, ""),
         ("lister", CHAT, 403, "route_not_allowed"),
         ("turning-new", MODELS, 200, ""),
         ("turning-old", MODELS, 200, ""),
@@ -205,8 +206,10 @@ def test_no_body_is_read_for_nobody(address: str) -> None:
 
 def test_models_are_those_of_the_key(address: str) -> None:
     for presented, names in ((ALICE, ["small", "large"]), (BOB, ["small"])):
-        listed = json.loads(ask(address, MODELS, key=presented)["body"])
+        listed = json.loads(ask(address, "/v1/models", key=presented)["body"])
         assert [model["id"] for model in listed["data"]] == names
+    assert ask(address, "/v1/models", key=secret("next-door"))["status"] == 403
+    assert ask(address, "/v1/models", key=secret("past"))["status"] == 401
 
 
 def test_usage_is_the_engines_not_the_texts(host: Host, address: str) -> None:

@@ -91,7 +91,8 @@ function verdict(r) {
     if (key.addresses !== undefined && !within(r.rawVariables.binary_remote_addr, key.addresses)) {
         return refused(r, '403', 'address');
     }
-    if (key.models !== undefined && key.models.indexOf(r.variables.gateway_model) < 0) {
+    const model = r.variables.gateway_model;
+    if (model !== '' && key.models !== undefined && key.models.indexOf(model) < 0) {
         return refused(r, '403', 'model');
     }
     if (key.routes !== undefined && key.routes.indexOf(r.variables.gateway_route) < 0) {
