@@ -129,7 +129,7 @@ def gateway_tls_problems(
 
 
 def gateway_host_state(text: str) -> dict[str, Any]:
-    """What the role's look at a host printed: {versions, packages, ipv6, files: {name: {mode, owner, text}}}.
+    """What the role's look at a host printed: {versions, packages, njs, ipv6, files: {name: {mode, owner, text}}}.
 
     The look prints sections `@name [mode owner]`, each followed by the section's lines.
     """
@@ -151,6 +151,7 @@ def gateway_host_state(text: str) -> dict[str, Any]:
         "nginx": version("nginx", r"nginx version: \S+?/([0-9.]+)"),
         "openssl": version("nginx", r"(?:built|running) with OpenSSL ([0-9.]+)"),
         "packages": sections.get("packages", {}).get("text", "").split(),
+        "njs": sections.get("njs", {}).get("text", "").splitlines(),
         "ipv6": bool(sections.get("ipv6", {}).get("text", "").strip()),
         "files": {name: value for name, value in sections.items() if "." in name},
     }

@@ -121,7 +121,7 @@ def test_of_several_models_the_body_chooses() -> None:
     table = {route["path"]: route for route in gateway_routes(MODELS)}
     assert {path: (row["kind"], row.get("upstream")) for path, row in table.items()} == {
         "/v1/chat/completions": ("choose", None),
-        "/v1/models": ("list", None),
+        "/v1/models": ("list", ""),
         "/-/small/v1/chat/completions": ("inner", "redoubt_0"),
         "/-/large/v1/chat/completions": ("inner", "redoubt_1"),
         "/small/v1/chat/completions": ("model", "redoubt_0"),

@@ -130,7 +130,7 @@ def look(**changes: tuple[str, str] | None) -> dict[str, Any]:
         **changes,
     }
     text = "@packages\nnginx\nopenssl\n@nginx\nnginx version: nginx/1.26.3\n"
-    text += "built with OpenSSL 3.5.0 (running with OpenSSL 3.5.1 x)\n@ipv6\n"
+    text += "built with OpenSSL 3.5.0 (running with OpenSSL 3.5.1 x)\n@njs\nshared memory\ninstalled\n@ipv6\n"
     text += "".join(f"@{item[0]}\n{item[1]}" for item in sections.values() if item)
     return gateway_host_state(text)
 
@@ -143,7 +143,9 @@ def test_state_is_read() -> None:
     state = look()
     assert (state["nginx"], state["openssl"], state["ipv6"]) == ("1.26.3", "3.5.1", False)
     assert state["packages"] == ["nginx", "openssl"]
-    assert gateway_host_state("") == {"nginx": "", "openssl": "", "packages": [], "ipv6": False, "files": {}}
+    assert state["njs"] == ["shared memory", "installed"]
+    nothing = {"nginx": "", "openssl": "", "packages": [], "njs": [], "ipv6": False, "files": {}}
+    assert gateway_host_state("") == nothing
 
 
 def test_healthy_host_needs_nothing() -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.conftest import STRANGER
 from tests.support.site import MODEL, SERVER_NAME, Site
 
+KEYS = "playbooks/keys.yml"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 
 
@@ -107,3 +108,40 @@ def test_plain_http_leads_to_https(site: Site) -> None:
         answer = plain.makefile("rb").read().decode()
     assert answer.split()[1] in ("301", "308")
     assert f"https://{SERVER_NAME}/" in answer
+
+
+def test_a_key_is_issued_turned_and_revoked(site: Site) -> None:
+    file, to = site.folder / "host_vars" / f"{site.main}.yml", site.folder / "carol.key"
+    places = ("-e", f"keys_file={file}", "-e", f"keys_to={to}")
+
+    def status(key: str) -> int:
+        return site.ask("POST", "/v1/chat/completions", CHAT, key=key).status
+
+    run = site.play(KEYS, *places, "-e", "keys_issue=carol", "-e", json.dumps({"keys_limits": {"models": [MODEL]}}))
+    assert run.status == 0, run.output
+    first = to.read_text().strip()
+    assert to.stat().st_mode & 0o777 == 0o600
+    assert first not in run.output
+    assert first not in file.read_text()
+    assert status(first) == 200
+
+    refused = site.play(KEYS, *places, "-e", "keys_issue=carol")
+    assert refused.status != 0
+    assert "has a key already" in refused.output
+    wrong = site.play(KEYS, *places, "-e", "keys_issue=dave", "-e", json.dumps({"keys_limits": {"models": ["none"]}}))
+    assert wrong.status != 0
+    assert "dave" not in file.read_text()
+
+    assert site.play(KEYS, *places, "-e", "keys_rotate=carol").status == 0
+    second = to.read_text().strip()
+    assert second != first
+    assert (status(first), status(second)) == (200, 200)
+    told = site.play(KEYS, *places)
+    assert "carol: valid" in told.output
+    assert "the key before valid until" in told.output
+    assert sum(host["changed"] for host in told.recap().values()) == 0
+
+    assert site.play(KEYS, *places, "-e", "keys_revoke=carol").status == 0
+    assert (status(first), status(second), status(site.key)) == (401, 401, 200)
+    file.unlink()
+    assert site.play("playbooks/gateway.yml").status == 0
