@@ -8,6 +8,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 
 
@@ -46,11 +47,20 @@ def run_play(playbook: str = "converge.yml", check: bool = False, timeout: float
     scenario = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
     inventory = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
     command = ["ansible-playbook", "-i", str(inventory), str(scenario / playbook), "--diff"]
-    command += ["--extra-vars", json.dumps(variables)] + (["--check"] if check else [])
+    command += ["--check"] if check else []
     # Molecule asks for colours, whose codes would stand between the words that tests look for.
     plain = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False, env=plain
-    )
+    with NamedTemporaryFile("w", suffix=".json") as extra:  # 10,000 keys are too long for a command line
+        json.dump(variables, extra)
+        extra.flush()
+        done = subprocess.run(
+            [*command, "--extra-vars", f"@{extra.name}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env=plain,
+        )
     print(done.stdout)  # pytest shows it when the test fails
     return Run(done.returncode, done.stdout)

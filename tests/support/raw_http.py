@@ -36,8 +36,9 @@ def exchange(
 ) -> dict[str, Any]:
     """Send a request and read until the other side closes or resets the connection.
 
-    Returns {status, headers (lower case), body, tls, arrivals (seconds of each read)}; `status` is 0 when nothing
-    came back. Raises OSError (ssl.SSLError for a refused handshake).
+    Returns {status, headers (lower case), body (as it came, chunks marked), content (the body without the marks of
+    its chunks), tls, arrivals (seconds of each read)}; `status` is 0 when nothing came back. Raises OSError
+    (ssl.SSLError for a refused handshake).
     """
     with socket.create_connection((address, port), timeout=timeout) as plain:
         stream: socket.socket = plain
@@ -58,12 +59,33 @@ def exchange(
             arrivals.append(time.monotonic() - begin)
         if stream is not plain:
             stream.close()
-    head, _, body = b"".join(parts).decode("utf-8", "replace").partition("\r\n\r\n")
-    lines = head.split("\r\n")
+    head, _, body = b"".join(parts).partition(b"\r\n\r\n")
+    lines = head.decode("utf-8", "replace").split("\r\n")
     words = lines[0].split(" ", 2)
     headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines[1:])}
     status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
-    return {"status": status, "headers": headers, "body": body, "tls": version, "arrivals": arrivals}
+    content = _joined(body) if headers.get("transfer-encoding") == "chunked" else body
+    return {
+        "status": status,
+        "headers": headers,
+        "body": body.decode("utf-8", "replace"),
+        "content": content.decode("utf-8", "replace"),
+        "tls": version,
+        "arrivals": arrivals,
+    }
+
+
+def _joined(body: bytes) -> bytes:
+    """The bytes of the chunks, which may end anywhere, also within a character."""
+    parts = []
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        length = int(size, 16)
+        if not length:
+            break
+        parts.append(body[:length])
+        body = body[length + 2 :]
+    return b"".join(parts)
 
 
 def written(

@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from testinfra.host import Host
 
+from tests.support.gateway_client import ALICE, CHAT, Answer, ask, code, rest, secret, stream_open
 from tests.support.plays import Play
 from tests.support.raw_http import context, exchange, written
 
-ALICE = "sk-Alice-0123456789abcdef0123456789abcdef0123456789abcd"
 BOB = "sk-Bob-fedcba9876543210fedcba9876543210fedcba98765432"
 # The engine's own list of models: what reaches it is counted.
-CHAT, MODELS = "/v1/chat/completions", "/small/v1/models"
+MODELS = "/small/v1/models"
 FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 STUB = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests/support/stub_chat_engine.py")
 LOG = "/var/log/nginx/gateway-access.log"
 KEYS = "/etc/redoubt/gateway/keys.conf"
-Answer = dict[str, Any]
-
-
-def secret(name: str) -> str:
-    """The key of a client that has no special one, as converge.yml makes it."""
-    return f"sk-{name}-00112233445566778899aabbccddeeff"
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +37,6 @@ def engine(host: Host) -> Iterator[None]:
     host.check_output("for i in $(seq 50); do ss -ltn | grep -q :8101 && exit 0; sleep 0.1; done; exit 1")
     yield
     host.check_output("systemctl stop stub-engine")
-
-
-def ask(address: str, path: str, key: str | None = ALICE, headers: dict[str, str] | None = None, **body: Any) -> Answer:
-    method = "GET" if path.endswith("/models") else "POST"
-    text = json.dumps(body) if method == "POST" else ""
-    return exchange(address, 443, written(path, method, key=key, body=text, headers=headers), context(), "redoubt.lab")
-
-
-def code(answer: Answer) -> str:
-    error = json.loads(answer["body"])["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return str(error["code"])
 
 
 def logged(host: Host, answer: Answer) -> Answer:
@@ -226,36 +205,14 @@ def test_usage_is_the_engines_not_the_texts(host: Host, address: str) -> None:
 def test_stream_arrives_byte_for_byte(host: Host, address: str, asked: bool) -> None:
     """But for the event of usage, which only they get who asked for it."""
     answer = ask(address, CHAT, stream=True, events=40, stream_options={"include_usage": asked})
-    assert answer["body"].count("巴黎") == 40
-    assert "\ufffd" not in answer["body"]
-    assert answer["body"].count("data: ") == 41 + asked
-    assert ('"choices":[]' in answer["body"]) == asked
-    assert answer["body"].count("data: [DONE]") == 1
+    assert answer["content"].count("巴黎") == 40
+    assert "\ufffd" not in answer["content"]
+    assert answer["content"].count("data: ") == 41 + asked
+    assert ('"choices":[]' in answer["content"]) == asked
+    assert answer["content"].count("data: [DONE]") == 1
     entry = logged(host, answer)
     assert (entry["prompt_tokens"], entry["completion_tokens"], entry["usage"]) == (11, 5, "engine")
     assert 0 <= float(entry["ttft"]) <= entry["seconds"]
-
-
-def stream_open(address: str, key: str, path: str = CHAT, **body: Any) -> ssl.SSLSocket:
-    """A request whose answer has begun."""
-    plain = socket.create_connection((address, 443), timeout=30)
-    opened = context().wrap_socket(plain, server_hostname="redoubt.lab")
-    opened.sendall(written(path, "POST", key=key, body=json.dumps({"stream": True, **body})).encode())
-    seen = b""
-    while b"data: " not in seen:
-        part = opened.recv(4096)
-        assert part, seen
-        seen += part
-    return opened
-
-
-def rest(opened: ssl.SSLSocket) -> str:
-    """Everything until the end."""
-    parts = []
-    with opened:
-        while part := opened.recv(65536):
-            parts.append(part)
-    return b"".join(parts).decode("utf-8", "replace")
 
 
 def test_who_hangs_up_has_used_what_was_sent(host: Host, address: str) -> None:
