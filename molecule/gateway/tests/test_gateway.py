@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,21 @@ def test_right_key_reaches_for_the_engine(address: str, key: str, path: str) -> 
     assert error_code(answer) == "engine_unavailable"
     assert answer["headers"]["strict-transport-security"] == "max-age=63072000"
     assert "1." not in answer["headers"]["server"]
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status", "code"),
+    [
+        (written("/v1/models%00", key=ALICE), 400, "bad_request"),
+        # As much as the gateway reads before it refuses: what is still on its way then could take the answer with it.
+        ("GET /".ljust(16_384, "a"), 414, "uri_too_long"),
+        ("GET /v1/models HTTP/1.1\r\nHost: redoubt.lab\r\n" + "X-Long: ".ljust(16_384, "a"), 431, "headers_too_large"),
+        (written("/-/error/431", key=ALICE), 404, "not_found"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_words(address: str, request_text: str, status: int, code: str) -> None:
+    answer = exchange(address, 443, request_text, context(), "redoubt.lab")
+    assert (answer["status"], error_code(answer)) == (status, code)
 
 
 @pytest.mark.parametrize("path", OTHER_PATHS)
@@ -299,12 +315,13 @@ def test_access_log_tells_who_and_what_but_no_secret(host: Host, address: str, e
 def test_no_secret_is_readable_or_in_a_process_list(host: Host) -> None:
     keys = host.file("/etc/redoubt/gateway/keys.conf")
     assert (keys.mode, keys.user, keys.group) == (0o600, "root", "root")
-    assert ALICE in keys.content_string
+    assert sha256(ALICE.encode()).hexdigest() in keys.content_string
     for name in ("ca.key", "server.key"):
         assert (host.file(f"/etc/redoubt/tls/{name}").mode, name) == (0o600, name)
     assert host.file("/etc/redoubt").mode == 0o700
     assert ALICE not in host.check_output("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' ' '")
-    search = "find / -xdev -path /proc -prune -o -type f -perm -004 -size -1M -print0"
+    # The key lies nowhere, not even where root alone could read it.
+    search = "find / -xdev -path /proc -prune -o -type f -size -1M -print0"
     assert host.run(f'{search} | xargs -0 grep -lF "$(echo {ALICE[::-1]} | rev)"').stdout == ""
 
 
@@ -336,7 +353,7 @@ def test_key_added_and_taken_away(address: str, play: Play) -> None:
     run = play(gateway_api_keys=[{"name": "carol", "key": carol}])
     assert (run.status, run.changed) == (0, 1)
     assert carol not in run.text
-    assert ask(address, "/v1/models", key=carol)["status"] == 502
+    assert json.loads(ask(address, "/v1/models", key=carol)["body"])["data"]
     assert ask(address, "/v1/models", key=ALICE)["status"] == 401
     assert play().status == 0
-    assert ask(address, "/v1/models", key=ALICE)["status"] == 502
+    assert ask(address, "/v1/models", key=ALICE)["status"] == 200
