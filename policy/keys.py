@@ -89,7 +89,8 @@ def _network(text: str) -> str | None:
 
 
 def _choice(known: set[str], item: str) -> str | None:
-    return None if item in known else f"is none of {', '.join(sorted(known))}"
+    # Before there is a plan nobody knows them; the role asks again.
+    return None if item in known or not known else f"is none of {', '.join(sorted(known))} - write some of these"
 
 
 def _end(value: object) -> Iterator[str]:
@@ -133,7 +134,8 @@ def _entry(entry: dict[str, Any], models: set[str], routes: set[str]) -> Iterato
 def key_problems(given: Any, issued: Any, models: list[dict[str, Any]]) -> list[str]:
     """Everything that is wrong with the two lists of keys, one line each; empty when all is well.
 
-    `given` is gateway_api_keys, `issued` gateway_issued_keys, `models` gateway_models, which keys may be limited to.
+    `given` is gateway_api_keys, `issued` gateway_issued_keys, `models` gateway_models, which keys may be limited to
+    (empty while there is no plan).
     """
     for variable, value in ((VARIABLE, given), (ISSUED, issued)):
         if not isinstance(value, list):

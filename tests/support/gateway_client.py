@@ -7,6 +7,8 @@ import socket
 import ssl
 from typing import Any
 
+from testinfra.host import Host
+
 from tests.support.raw_http import context, exchange, written
 
 ALICE = "sk-Alice-0123456789abcdef0123456789abcdef0123456789abcd"
@@ -51,3 +53,11 @@ def rest(opened: ssl.SSLSocket) -> str:
         while part := opened.recv(65536):
             parts.append(part)
     return b"".join(parts).decode("utf-8", "replace")
+
+
+def count(host: Host) -> int:
+    """Requests that the engine has seen."""
+    found = host.check_output(
+        "python3 -c %s", "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8101/count').read().decode())"
+    )
+    return int(json.loads(found)["count"])

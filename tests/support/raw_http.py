@@ -29,7 +29,7 @@ def context(lowest: str = "TLSv1_2", highest: str = "TLSv1_3", ca: str | None = 
 def exchange(
     address: str,
     port: int,
-    request: str,
+    request: str | bytes,
     tls: ssl.SSLContext | None = None,
     server_name: str | None = None,
     timeout: float = 30,
@@ -46,7 +46,7 @@ def exchange(
         if tls is not None:
             stream = tls.wrap_socket(plain, server_hostname=server_name)
             version = stream.version() if isinstance(stream, ssl.SSLSocket) else None
-        stream.sendall(request.encode("latin-1"))
+        stream.sendall(request if isinstance(request, bytes) else request.encode("latin-1"))
         parts, arrivals, begin = [], [], time.monotonic()
         while True:
             try:

@@ -46,15 +46,19 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         self.wfile.flush()
 
+    def parse_request(self) -> bool:
+        """Count whatever comes, also what cannot be read."""
+        readable = super().parse_request()
+        if not readable or self.path != "/count":
+            seen[0] += 1
+        return readable
+
     def do_GET(self) -> None:
         """Answer at once."""
-        if self.path != "/count":
-            seen[0] += 1
         self._whole(json.dumps({"count": seen[0]}).encode())
 
     def do_POST(self) -> None:
         """Answer in one piece, or stream."""
-        seen[0] += 1
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
         if not asked.get("stream"):
             text = LURE + "x" * asked.get("padding", 0)

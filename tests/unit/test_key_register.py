@@ -92,7 +92,8 @@ def test_rows_tell_state_and_limits_but_no_digest() -> None:
 def test_the_gateways_refusals_come_before_the_register_is_written() -> None:
     wrong = register.issue([], "alice", ONE, {"models": ["tiny"]})
     (line,) = gateway_issued_key_problems(wrong, [], MODELS)
-    assert line == "gateway_issued_keys[0] (alice): models: 'tiny' is none of large, small"
+    assert line == "gateway_issued_keys[0] (alice): models: 'tiny' is none of large, small - write some of these"
+    assert gateway_issued_key_problems(wrong, [], []) == []  # as preflight asks, before there is a plan
     twice = gateway_issued_key_problems([ALICE], [{"name": "Alice", "key": "k" * 40}], MODELS)
     assert any("given twice" in line for line in twice)
     assert gateway_issued_key_problems([], [], MODELS) == []

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
-from tests.support.gateway_client import ALICE, CHAT, Answer, ask, code, rest, secret, stream_open
+from tests.support.gateway_client import ALICE, CHAT, Answer, ask, code, count, rest, secret, stream_open
 from tests.support.plays import Play
 from tests.support.raw_http import context, exchange, written
 
@@ -24,21 +23,6 @@ LOG = "/var/log/nginx/gateway-access.log"
 KEYS = "/etc/redoubt/gateway/keys.conf"
 
 
-@pytest.fixture(scope="module")
-def address() -> str:
-    document = json.loads((FOLDER / "inventory/lab.json").read_text())
-    return str(document["all"]["hosts"]["molecule-gateway-keys"]["ansible_host"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def engine(host: Host) -> Iterator[None]:
-    """A stub engine behind both models."""
-    host.check_output("systemd-run --quiet --collect --unit stub-engine python3 -c %s 8101", STUB.read_text())
-    host.check_output("for i in $(seq 50); do ss -ltn | grep -q :8101 && exit 0; sleep 0.1; done; exit 1")
-    yield
-    host.check_output("systemctl stop stub-engine")
-
-
 def logged(host: Host, answer: Answer) -> Answer:
     """What the access log says of a request."""
     wanted = answer["headers"]["x-request-id"]
@@ -49,14 +33,6 @@ def logged(host: Host, answer: Answer) -> Answer:
                 return entry
         host.check_output("sleep 0.1")
     raise AssertionError(f"{wanted} is not in the log")
-
-
-def count(host: Host) -> int:
-    """Requests that the engine has seen."""
-    found = host.check_output(
-        "python3 -c %s", "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8101/count').read().decode())"
-    )
-    return int(json.loads(found)["count"])
 
 
 @pytest.mark.parametrize(
