@@ -22,7 +22,7 @@ SECRET_VARIABLE = re.compile(
     r"request_uri|request|gateway_key_id|gateway_key_record|gateway_tail|gateway_held|ssl_client_raw_cert)\b"
 )
 LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|\[::1\]):\d+\Z")
-VERDICTS = (["$gateway_verdict", "keys.verdict"], ["$gateway_known", "keys.known"])
+SCRIPTS = (["$gateway_verdict", "keys.verdict"], ["$gateway_known", "keys.known"], ["$gateway_given", "usage.path"])
 PROGRAMS = ("keys.js", "models.js", "usage.js")
 ADDRESS_GUARD = ["$gateway_admitted", "=", "0"]
 ADMITTED = {"default": "1", "00": "0"}
@@ -45,9 +45,9 @@ def _directives(root: Node, plan: Plan) -> Iterator[str]:
             yield at(node, "only a return may stand in an if")
         if node.name == "set" and node.args[0] not in SETTABLE:
             yield at(node, f"{node.args[0]} must not be set: the guards may depend on it")
-        if node.name == "js_set" and node.args not in VERDICTS:
+        if node.name == "js_set" and node.args not in SCRIPTS:
             yield at(
-                node, f"js_set {' '.join(node.args)}: only {' and '.join(' '.join(v) for v in VERDICTS)} are known"
+                node, f"js_set {' '.join(node.args)}: only {' and '.join(' '.join(v) for v in SCRIPTS)} are known"
             )
         if node.name == "js_import" and node.args[0] not in PROGRAMS:
             yield at(node, f"js_import {node.args[0]} is none of {', '.join(PROGRAMS)}")

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import json
+
 from testinfra.host import Host
 
 from tests.support.bypass_corpus import ROUTES, attempts
-from tests.support.gateway_client import ALICE, ask, count
+from tests.support.gateway_client import ALICE, ask, code, count
 from tests.support.raw_http import context, exchange
 
+# Strictly, as a collector of logs would.
+READ = """
+import json, sys
+rows = [json.loads(line.decode("utf-8", "strict")) for line in sys.stdin.buffer]
+print(json.dumps([[row["client"], row["status"], row["path"].startswith("/")] for row in rows]))
+"""
 WORKERS = "ps -o pid= --ppid $(cat /run/nginx.pid) | sort"
 
 
 def test_none_of_them_reaches_an_engine(host: Host, address: str) -> None:
-    """Asked one by one, so that a count that rises has a name; none makes the gateway fail either."""
+    """Each is refused in OpenAI's words, or the connection is closed without any; no worker dies of it."""
     before, workers = count(host), host.check_output(WORKERS)
     wrong = []
     for attempt in attempts(ALICE):
-        status = exchange(address, 443, attempt.request, context(), "redoubt.lab")["status"]
-        # 0 is a connection that was closed without a word; 308 and 444 are not for TLS.
-        if status != 0 and not 400 <= status < 500:
-            wrong.append(f"{status}: {attempt.name}")
+        answer = exchange(address, 443, attempt.request, context(), "redoubt.lab")
+        if answer["status"] and answer["status"] not in (*range(400, 500), 501, 505):
+            wrong.append(f"{answer['status']}: {attempt.name}")
+        elif answer["status"] and not attempt.name.startswith("method: HEAD"):
+            assert code(answer), attempt.name
     assert wrong == []
     assert count(host) == before
     assert host.check_output(WORKERS) == workers
+
+
+def test_what_clients_wrote_spoils_no_line_of_the_log(host: Host, address: str) -> None:
+    ask(address, "/%c0%af%ff\xc0")
+    ask(address, "/\u00e9%22,%22client%22:%22bob%22,%0a%7b")
+    tail = host.check_output("tail -n 2 /var/log/nginx/gateway-access.log | python3 -I -c %s", READ)
+    assert json.loads(tail) == [["alice", 404, True], ["alice", 404, True]]
 
 
 def test_the_count_would_rise(host: Host, address: str) -> None:

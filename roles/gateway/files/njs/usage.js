@@ -116,4 +116,12 @@ function count(r, data, flags) {
     }
 }
 
-export default {count};
+// js_set $gateway_given: the path for the log. A client may have written bytes that are no text, which would spoil the
+// line for every reader of JSON; and what is refused before it has a path is shown by where the words for it lie.
+function path(r) {
+    const bytes = r.rawVariables.uri;
+    const text = bytes === undefined ? '' : bytes.toString('utf8');
+    return text.slice(0, 9) === '/-/error/' ? '' : text;
+}
+
+export default {count, path};
