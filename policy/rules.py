@@ -46,9 +46,7 @@ def _directives(root: Node, plan: Plan) -> Iterator[str]:
         if node.name == "set" and node.args[0] not in SETTABLE:
             yield at(node, f"{node.args[0]} must not be set: the guards may depend on it")
         if node.name == "js_set" and node.args not in SCRIPTS:
-            yield at(
-                node, f"js_set {' '.join(node.args)}: only {' and '.join(' '.join(v) for v in SCRIPTS)} are known"
-            )
+            yield at(node, f"js_set {' '.join(node.args)}: only {' and '.join(' '.join(v) for v in SCRIPTS)} are known")
         if node.name == "js_import" and node.args[0] not in PROGRAMS:
             yield at(node, f"js_import {node.args[0]} is none of {', '.join(PROGRAMS)}")
         if node.name == "server_name" and any(arg.startswith("~") or "*" in arg for arg in node.args):
