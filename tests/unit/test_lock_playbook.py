@@ -18,8 +18,8 @@ from tests.support.preflight_runs import playbook, site, write_inventory
 PLATFORM = "debian-13-amd64"
 #: What the roles of a host without a GPU wish, and a base system.
 PACKAGES = (
-    *("ca-certificates", "curl", "docker-cli", "docker-compose", "docker.io", "iproute2", "logrotate", "nginx"),
-    *("openssl", "procps", "python3-cryptography"),
+    *("ca-certificates", "curl", "docker-cli", "docker-compose", "docker.io", "iproute2", "libnginx-mod-http-js"),
+    *("logrotate", "nginx", "openssl", "procps", "python3-cryptography"),
 )
 BASE = Package("base", "1.0", essential=True)
 
