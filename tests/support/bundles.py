@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -96,3 +97,28 @@ def large(folder: Path) -> Site:
     made.contents.update(kept)
     made.near.add_blob(BytesIO(data), row["sha256"], row["size"])
     return made
+
+
+VOLUMES = Wishes(volume_size=2_500_000, piece=1_000_000)
+
+
+def several(folder: Path) -> Site:
+    """The same with its bundle: three volumes, the model's pieces in all of them."""
+    made = large(folder)
+    made.build(wishes=VOLUMES)
+    return made
+
+
+def volumes(made: Site) -> list[str]:
+    """The names of a bundle's volumes."""
+    return sorted(path.name for path in made.bundle.glob("volume-*"))
+
+
+def medium(made: Site, folder: Path, *names: str) -> Path:
+    """A medium in this folder with the bundle's manifest and these of its volumes."""
+    folder.mkdir()
+    for file in made.bundle.glob("manifest*"):
+        shutil.copy(file, folder)
+    for name in names:
+        shutil.copytree(made.bundle / name, folder / name)
+    return folder

@@ -15,7 +15,7 @@ from ansible.module_utils.bundle.planning import against, plan
 from ansible.module_utils.depot.depot import Depot
 from ansible.module_utils.lock.document import canonical, sealed
 
-from tests.support.bundles import Site, depot_at, large, site
+from tests.support.bundles import Site, depot_at, medium, several, site, volumes
 from tests.support.lock_documents import changed
 
 
@@ -54,28 +54,23 @@ def test_the_second_import_changes_nothing(small: Site) -> None:
 
 
 def test_volumes_come_in_any_order_and_nothing_is_seen_before_the_last(tmp_path: Path) -> None:
-    made = large(tmp_path)
-    made.build(wishes=Wishes(volume_size=2_500_000, piece=1_000_000))
-    volumes = sorted(path.name for path in made.bundle.glob("volume-*"))
-    assert len(volumes) > 2
+    made = several(tmp_path)
+    names = volumes(made)
+    assert len(names) > 2
     for path in made.bundle.glob("volume-*"):
         assert sum(file.stat().st_size for file in path.iterdir()) < 2_500_000
     assert verify(made.bundle, [made.public]).exit_code == 0
-    for count, name in enumerate(reversed(volumes), 1):
-        medium = tmp_path / "stick"
-        medium.mkdir()
-        for file in made.bundle.glob("manifest*"):
-            shutil.copy(file, medium)
-        shutil.copytree(made.bundle / name, medium / name)
-        assert verify(medium, [made.public]).exit_code == 1
-        assert verify(medium, [made.public], partial=True).exit_code == 0
-        if count < len(volumes):
+    for count, name in enumerate(reversed(names), 1):
+        stick = medium(made, tmp_path / "stick", name)
+        assert verify(stick, [made.public]).exit_code == 1
+        assert verify(stick, [made.public], partial=True).exit_code == 0
+        if count < len(names):
             with pytest.raises(Incomplete, match="still to come"):
-                made.bring(medium)
+                made.bring(stick)
             assert made.published() is None
         else:
-            assert made.bring(medium).absent == []
-        shutil.rmtree(medium)
+            assert made.bring(stick).absent == []
+        shutil.rmtree(stick)
     assert made.published() == made.lock
     assert made.far.verify(deep=True) == []
     assert list(made.far.blobs.partial.iterdir()) == []
