@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,11 @@ from ansible.module_utils.lock.parts import parts
 from ansible.module_utils.run_lock import only_run
 
 from .checking import Content, prove, survey
-from .document import Manifest, Piece
+from .document import Manifest, Piece, VolumeRow, parse_volume, volume_bytes
 from .keys import read_keys
 from .reading import BadFile
 from .signing import Policy
-from .taking import Source, Taker, completes
+from .taking import Source, Taker, completes, is_in, journal_of
 
 #: More than there may be cores: while one thread waits for the disk, another one hashes.
 WORKERS = 4
@@ -73,10 +73,12 @@ def bring(
         depot.expect(content.manifest.lock)
         brought = _copy(content, depot, workers, tick)
         manifest = content.manifest
-        lacking = [name for name in content.absent if _wanted(content, depot)]
+        lacking = _still_to_come(content, depot)
         changed = False
         if not lacking:
             changed = depot.publish(manifest.lock)
+            for path in _lists(depot, manifest):
+                path.unlink(missing_ok=True)
     done = Imported(
         manifest.site, manifest.serial, manifest.digest, content.signers, brought, lacking, changed or brought > 0
     )
@@ -119,7 +121,7 @@ def rehearse(
         if blob in coming and completes(depot, blob, size, coming[blob])
     }
     wanted = any(blob not in whole and not depot.has(blob, size) for blob, size in manifest.carried.items())
-    lacking = content.absent if wanted else []
+    lacking = _to_come(content, depot) if wanted else []
     if lacking and not partial:
         raise _incomplete(content, lacking, "would be")
     changed = bool(whole) or (not lacking and depot.lock(manifest.site) != manifest.lock)
@@ -186,9 +188,41 @@ def _has_required(manifest: Manifest, depot: Depot) -> None:
         )
 
 
-def _wanted(content: Content, depot: Depot) -> bool:
-    """Tell whether the depot still lacks something that the bundle carries."""
-    return any(not depot.has(sha256, size) for sha256, size in content.manifest.carried.items())
+def _still_to_come(content: Content, depot: Depot) -> list[str]:
+    """Remember the lists of the volumes that are in; return which others have to come. Raises OSError."""
+    manifest = content.manifest
+    if all(depot.has(sha256, size) for sha256, size in manifest.carried.items()):
+        return []
+    for row in manifest.volumes:
+        if row.name in content.volumes:  # the list is proved by its digest when it is read
+            _list(depot, manifest, row).write_bytes(volume_bytes(row.name, content.volumes[row.name]))
+    return _to_come(content, depot)
+
+
+def _to_come(content: Content, depot: Depot) -> list[str]:
+    """Return the volumes that are neither here nor came before. Raises OSError."""
+    manifest = content.manifest
+    others = [row for row in manifest.volumes if row.name not in content.volumes]
+    lists = ((row, _list(depot, manifest, row)) for row in others)
+    return [row.name for row, path in lists if not _is_in(path, row, manifest.carried, depot)] or content.absent
+
+
+def _list(depot: Depot, manifest: Manifest, row: VolumeRow) -> Path:
+    return Path(depot.blobs.partial / f"{manifest.digest[7:]}.{row.sha256}.volume")
+
+
+def _is_in(path: Path, row: VolumeRow, carried: Mapping[str, int], depot: Depot) -> bool:
+    """Tell whether a volume was here before, and all of its pieces still are. Raises OSError."""
+    try:
+        pieces = parse_volume(path.read_bytes(), row, carried, str(path))
+    except (FileNotFoundError, Refusal):
+        return False
+    return all(is_in(depot, piece, carried[piece.blob]) for piece in pieces)
+
+
+def _lists(depot: Depot, manifest: Manifest) -> list[Path]:
+    """Return the lists that were kept while volumes of this lock came, also of a bundle that was cut another way."""
+    return list(depot.blobs.partial.glob(f"{manifest.digest[7:]}.*.volume"))
 
 
 def _has_room(content: Content, depot: Depot) -> None:
@@ -214,6 +248,9 @@ def _copy(content: Content, depot: Depot, workers: int, tick: Tick) -> int:
     jobs = [
         (blob, size, sources[blob]) for blob, size in carried.items() if blob in sources and not depot.has(blob, size)
     ]
+    for blob, size in carried.items():
+        if depot.has(blob, size):  # a run that was stopped right after it took the blob in may have left its journal
+            journal_of(depot, blob).unlink(missing_ok=True)
     taker = Taker(depot, tick)
     try:
         faults = _take(taker, jobs, workers or WORKERS)

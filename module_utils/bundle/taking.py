@@ -41,8 +41,9 @@ class Source:
 
 def completes(depot: Depot, blob: str, size: int, pieces: Iterable[Piece]) -> bool:
     """Tell whether these pieces, with those that earlier media brought, make up the whole blob."""
-    brought = _sizes(depot.blobs.partial / f"{blob}.pieces")
-    return sum({**brought, **{str(piece.offset): piece.size for piece in pieces}}.values()) == size
+    journal = journal_of(depot, blob)
+    brought = _sizes(journal) if journal.with_suffix(".import").is_file() else {}
+    return _covers({**brought, **{str(piece.offset): piece.size for piece in pieces}}, size)
 
 
 class Taker:
@@ -57,8 +58,10 @@ class Taker:
         """Bring one blob, or those of its pieces that are here; return what is wrong with them. Raises OSError."""
         order = sorted(sources, key=lambda source: source.piece.offset)
         partial = self.depot.blobs.partial / f"{blob}.import"
-        journal = partial.with_suffix(".pieces")
+        journal = journal_of(self.depot, blob)
         whole = sum(source.piece.size for source in order) == size
+        if not partial.exists():
+            journal.unlink(missing_ok=True)  # of a run that was stopped after it took the blob in, which is gone since
         descriptor = os.open(partial, FLAGS, 0o600)
         try:
             faults: list[BadFile] | None
@@ -126,7 +129,7 @@ class Taker:
             write_json(journal, {"pieces": done, "sizes": {**_sizes(journal), str(piece.offset): piece.size}})
         if faults:
             return faults
-        if sum(_sizes(journal).values()) != size:
+        if not _covers(_sizes(journal), size):
             return None
         digest = hashlib.sha256()
         os.ftruncate(descriptor, size)
@@ -210,6 +213,29 @@ def _culprits(blob: str, order: Sequence[Source]) -> list[BadFile]:
 
 def _differs(path: Path, digest: str) -> BadFile:
     return BadFile("bad", path, f"its bytes have the sha256 {digest}")
+
+
+def journal_of(depot: Depot, blob: str) -> Path:
+    """Return the list of those pieces of a blob that are in; it is nothing without the file of the pieces."""
+    return Path(depot.blobs.partial / f"{blob}.pieces")
+
+
+def is_in(depot: Depot, piece: Piece, size: int) -> bool:
+    """Tell whether a piece of a blob of `size` bytes needs not come again. Raises OSError."""
+    if depot.has(piece.blob, size):
+        return True
+    journal = journal_of(depot, piece.blob)
+    return journal.with_suffix(".import").is_file() and _read_journal(journal).get(str(piece.offset)) == piece.sha256
+
+
+def _covers(sizes: dict[str, int], size: int) -> bool:
+    """Tell whether pieces make up a whole; those of a bundle that was cut another way may overlap."""
+    end = 0
+    for offset, count in sorted((int(offset), count) for offset, count in sizes.items()):
+        if offset > end:
+            return False
+        end = max(end, offset + count)
+    return end >= size
 
 
 def _read_journal(path: Path) -> dict[str, str]:
