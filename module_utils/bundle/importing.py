@@ -21,7 +21,7 @@ from .document import Manifest, Piece, VolumeRow, parse_volume, volume_bytes
 from .keys import read_keys
 from .reading import BadFile
 from .signing import Policy
-from .taking import Source, Taker, completes, is_in, journal_of
+from .taking import Source, Taker, completes, forget, is_in, journal_of
 
 #: More than there may be cores: while one thread waits for the disk, another one hashes.
 WORKERS = 4
@@ -250,7 +250,7 @@ def _copy(content: Content, depot: Depot, workers: int, tick: Tick) -> int:
     ]
     for blob, size in carried.items():
         if depot.has(blob, size):  # a run that was stopped right after it took the blob in may have left its journal
-            journal_of(depot, blob).unlink(missing_ok=True)
+            forget(journal_of(depot, blob))
     taker = Taker(depot, tick)
     try:
         faults = _take(taker, jobs, workers or WORKERS)

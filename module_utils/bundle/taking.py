@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.artifacts.progress import write_json
 from ansible.module_utils.artifacts.reading import BLOCK, set_direct
 from ansible.module_utils.artifacts.transfer import write_all
 from ansible.module_utils.depot.depot import Depot
 
 from .document import Piece
 from .reading import BadFile, fill, opened
+from .writing import put
 
 CHUNK, HASH_CHUNK = 4 * 1024 * 1024, 1024 * 1024
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -61,7 +61,7 @@ class Taker:
         journal = journal_of(self.depot, blob)
         whole = sum(source.piece.size for source in order) == size
         if not partial.exists():
-            journal.unlink(missing_ok=True)  # of a run that was stopped after it took the blob in, which is gone since
+            forget(journal)  # of a run that was stopped after it took the blob in, which is gone since
         descriptor = os.open(partial, FLAGS, 0o600)
         try:
             faults: list[BadFile] | None
@@ -78,7 +78,7 @@ class Taker:
         if faults:
             return faults
         self.depot.take_in(partial, blob, size)
-        journal.unlink(missing_ok=True)
+        forget(journal)
         with self._count:
             self.brought += size
         return []
@@ -126,7 +126,8 @@ class Taker:
                 continue
             os.fsync(descriptor)
             done[str(piece.offset)] = piece.sha256
-            write_json(journal, {"pieces": done, "sizes": {**_sizes(journal), str(piece.offset): piece.size}})
+            sizes = {**_sizes(journal), str(piece.offset): piece.size}
+            put(journal, json.dumps({"pieces": done, "sizes": sizes}).encode())
         if faults:
             return faults
         if not _covers(_sizes(journal), size):
@@ -218,6 +219,12 @@ def _differs(path: Path, digest: str) -> BadFile:
 def journal_of(depot: Depot, blob: str) -> Path:
     """Return the list of those pieces of a blob that are in; it is nothing without the file of the pieces."""
     return Path(depot.blobs.partial / f"{blob}.pieces")
+
+
+def forget(journal: Path) -> None:
+    """Remove a list of pieces, also one that a killed run was about to write. Raises OSError."""
+    for path in (journal, journal.with_name(f".{journal.name}.new")):
+        path.unlink(missing_ok=True)
 
 
 def is_in(depot: Depot, piece: Piece, size: int) -> bool:

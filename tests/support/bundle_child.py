@@ -1,6 +1,7 @@
 """Builds or imports a bundle in a process of its own that kills itself at its N-th touch of the disk.
 
-Run by `program`, with build|import FOLDER N; with N = 0 it ends and prints how many touches there were.
+Run by `program`, with build|import|media FOLDER N; with N = 0 it ends and prints how many touches there were. With
+`media` it imports each folder below FOLDER/media, one after the other, and prints how many there were after each.
 """
 
 from __future__ import annotations
@@ -49,8 +50,14 @@ def main(action: str, folder: Path, last: int) -> None:
         wishes = Wishes(piece=20_000, workers=1)
         build(Depot(folder / "near", signer), lock, folder / "medium", wishes, ticked)
     else:
-        bring(folder / "medium", Depot(folder / "far", signer), [folder / "operator.pub"], workers=1, tick=ticked)
-    print(touches)
+        media = sorted((folder / "media").iterdir()) if action == "media" else [folder / "medium"]
+        for medium in media:
+            keys = [folder / "operator.pub"]
+            bring(medium, Depot(folder / "far", signer), keys, partial=action == "media", workers=1, tick=ticked)
+            if action == "media":
+                print(touches)
+    if action != "media":
+        print(touches)
 
 
 def program(action: str, folder: Path, last: int) -> list[str]:

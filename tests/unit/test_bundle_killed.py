@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.bundle.building import Wishes
 from ansible.module_utils.bundle.checking import verify
-from ansible.module_utils.bundle.document import Unreadable
+from ansible.module_utils.bundle.document import Unreadable, contents
 from ansible.module_utils.bundle.signing import sign
 
 from tests.support.bundle_child import program
-from tests.support.bundles import Site, depot_at, site
+from tests.support.bundles import Site, depot_at, medium, several, site, volumes
 from tests.support.site import REPOSITORY
 
 DRAWS = 20
@@ -70,6 +70,16 @@ def test_a_killed_build_leaves_no_bundle_and_goes_on(made: Site, tmp_path: Path)
     assert built.manifest.digest == made.lock["digest"]
 
 
+def shows_nothing_or_all(made: Site) -> None:
+    """The lock is in force or not, and every byte that is there is good."""
+    faults = made.far.verify(deep=True)
+    if made.published() is not None:
+        assert made.published() == made.lock
+        assert [fault for fault in faults if fault.kind != "stale"] == []
+    else:
+        assert [fault for fault in faults if not fault.path.startswith("sites/")] == []
+
+
 def test_a_killed_import_shows_nothing_or_all_and_goes_on(made: Site, tmp_path: Path) -> None:
     made.build(wishes=Wishes(piece=20_000))
     draws = moments("import", tmp_path)
@@ -80,19 +90,49 @@ def test_a_killed_import_shows_nothing_or_all_and_goes_on(made: Site, tmp_path: 
             shutil.rmtree(tmp_path / "far", ignore_errors=True)
         died = child("import", tmp_path, last)
         killed += died.returncode == -9
-        far = depot_at(tmp_path / "far")
-        if far.lock("bank-north") is not None:
-            assert far.lock("bank-north") == made.lock
-            assert [fault for fault in far.verify(deep=True) if fault.kind != "stale"] == []
-        else:
-            bad = [fault for fault in far.verify(deep=True) if not fault.path.startswith("sites/")]
-            assert bad == []
+        made.far = depot_at(tmp_path / "far")
+        shows_nothing_or_all(made)
     assert killed > DRAWS // 2
-    made.far = depot_at(tmp_path / "far")
     made.bring()
     assert made.published() == made.lock
     assert made.far.verify(deep=True) == []
     assert list(made.far.blobs.partial.iterdir()) == []
+
+
+def test_a_killed_import_of_several_volumes_goes_on_with_the_pieces_that_are_in(tmp_path: Path) -> None:
+    """One medium after the other, so that the pieces of one blob come scattered; killed while the second comes."""
+    made = several(tmp_path)
+    (tmp_path / "media").mkdir()
+    for name in volumes(made):
+        medium(made, tmp_path / "media" / name, name)
+    shutil.rmtree(tmp_path / "far")
+    done = child("media", tmp_path, 0)
+    assert done.returncode == 0, done.stderr
+    second = int(done.stdout.split()[1])
+    chance = random.Random("media")  # noqa: S311  # the same draws each time
+    blob, size = max(contents(made.lock).items(), key=lambda item: item[1])
+    seen = set()
+    for last in chance.sample(range(second - 30, second + 1), DRAWS):
+        shutil.rmtree(tmp_path / "far")
+        assert child("media", tmp_path, last).returncode == -9
+        made.far = depot_at(tmp_path / "far")
+        shows_nothing_or_all(made)
+        proved = 0 if made.far.has(blob, size) else pieces_in(made, blob)
+        lacking = sum(count for sha256, count in contents(made.lock).items() if not made.far.has(sha256, count))
+        seen.add(proved)
+        read: list[int] = []
+        made.bring(tick=read.append)
+        assert sum(read) <= lacking - proved  # less where a small file was stopped half-way
+        assert made.published() == made.lock
+        assert made.far.verify(deep=True) == []
+        assert list(made.far.blobs.partial.iterdir()) == []
+    assert seen >= {1_000_000, 2_000_000, 3_000_000}  # or no moment between two pieces was drawn
+
+
+def pieces_in(made: Site, blob: str) -> int:
+    """How many bytes of a blob are in and proved, as the journal beside them says."""
+    journal = made.far.blobs.partial / f"{blob}.pieces"
+    return sum(json.loads(journal.read_text())["sizes"].values()) if journal.exists() else 0
 
 
 def test_signing_again_after_a_build_is_the_same(made: Site, tmp_path: Path) -> None:

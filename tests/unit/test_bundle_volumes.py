@@ -6,9 +6,11 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.artifacts.errors import Refusal
+from ansible.module_utils.bundle import writing
 from ansible.module_utils.bundle.building import Wishes, build
 from ansible.module_utils.bundle.checking import verify
 from ansible.module_utils.bundle.importing import Incomplete
@@ -193,6 +195,24 @@ def test_a_run_that_was_stopped_behind_the_last_piece_leaves_nothing(
     made.far.blobs.path(model(made)).unlink()
     made.bring()
     assert made.far.verify(deep=True) == []
+    assert list(made.far.blobs.partial.iterdir()) == []
+
+
+def test_a_run_that_was_stopped_while_it_wrote_its_first_journal_leaves_nothing(
+    made: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run has all volumes at once, so that it needs no journal."""
+
+    def stopped(source: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "os", SimpleNamespace(**{**vars(os), "replace": stopped}))
+    with pytest.raises(KeyboardInterrupt):
+        made.bring(medium(made, tmp_path / "one", "volume-001"))
+    monkeypatch.undo()
+    assert [path.suffix for path in made.far.blobs.partial.iterdir() if path.name.startswith(".")] == [".new"]
+    made.bring()
+    assert made.published() == made.lock
     assert list(made.far.blobs.partial.iterdir()) == []
 
 
