@@ -32,7 +32,7 @@ class Cut:
 
 def parse_size(text: str) -> int:
     """Return bytes: 4G is 4,000,000,000 as on a medium's label, 4Gi is 4,294,967,296. Raises Refusal."""
-    found = re.fullmatch(r"([0-9]+)\s*([KMGT]?I?)B?", text.strip().upper())
+    found = re.fullmatch(r"([0-9]+)\s*((?:[KMGT]I?)?)B?", text.strip().upper())
     if not found or not int(found.group(1)):
         raise Refusal(f"{text!r} is no size such as 4G, 25G or 700Mi")
     return int(found.group(1)) * UNITS[found.group(2)]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ansible.module_utils.artifacts.errors import Refusal, plural
 
-from .document import MANIFEST, Manifest
+from .document import MANIFEST, Manifest, Unreadable
 from .keys import PublicKey, parse_signature
 from .reading import BadFile, names, read_all
 
@@ -49,8 +49,10 @@ def signers(data: bytes, folder: Path, policy: Policy) -> list[str]:
         try:
             text = read_all(path).decode()
             signature = parse_signature(text, str(path))
-        except (BadFile, UnicodeDecodeError) as error:
-            raise Refusal(str(error) if isinstance(error, BadFile) else f"{path}: is not text") from None
+        except BadFile as error:
+            raise (Unreadable if error.kind == "unreadable" else Refusal)(str(error)) from None
+        except UnicodeDecodeError:
+            raise Refusal(f"{path}: is not text") from None
         key = known.get(signature.id)
         if key is None:
             notes.append(f"{path}: signed with key {signature.id}, which is none of yours")

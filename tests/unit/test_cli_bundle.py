@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.artifacts.errors import Refusal
 from ansible.module_utils.bundle.planning import plan, table
 from ansible.module_utils.bundle.sbom import sbom
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from cli import bundle
+from library import bundle as module
 from locks.folder import write
-from tests.support.bundles import Site, site
+from tests.support.bundles import Site, several, site
 from tests.support.lock_documents import Contents, changed
 from tests.support.site import REPOSITORY
 
@@ -59,15 +61,19 @@ def test_import_and_inventory_need_the_standard_library_alone(made: Site) -> Non
     assert "site elsewhere was asked for" in wrong.stderr
 
 
+def indexes_of(made: Site) -> dict[str, dict[str, str]]:
+    """The package lists of a lock's platforms, as files of its folder."""
+    return {
+        name: {item["path"]: made.contents[item["sha256"]].decode() for item in row["indexes"]}
+        for name, row in made.lock["platforms"].items()
+    }
+
+
 def test_plan_build_and_delta_read_the_lock_from_git(
     made: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "lock"
-    indexes = {
-        name: {item["path"]: made.contents[item["sha256"]].decode() for item in row["indexes"]}
-        for name, row in made.lock["platforms"].items()
-    }
-    write(folder, made.lock, indexes)
+    write(folder, made.lock, indexes_of(made))
     common = ["--lock", str(folder), "--depot", str(made.near.root)]
     assert bundle.main(["plan", *common, "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["totals"]["all"]["missing_bytes"] == 0
@@ -100,11 +106,7 @@ def test_plan_against_a_former_state_shows_what_a_delta_carries(
 
     lock = changed(made.lock, newer)
     folder = tmp_path / "lock"
-    indexes = {
-        name: {item["path"]: made.contents[item["sha256"]].decode() for item in platform["indexes"]}
-        for name, platform in lock["platforms"].items()
-    }
-    write(folder, lock, indexes)
+    write(folder, lock, indexes_of(made))
     command = ["plan", "--lock", str(folder), "--depot", str(made.near.root), "--against", str(known)]
     assert bundle.main([*command, "--format", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -145,6 +147,33 @@ def test_plan_against_something_else_names_the_file(
     assert f"{other}: {problem}" in capsys.readouterr().err
     assert bundle.main([*command, str(tmp_path / "nowhere.json")]) == 1
     assert "nowhere.json: No such file or directory" in capsys.readouterr().err
+
+
+def test_volumes_are_of_the_size_that_was_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = several(tmp_path)
+    write(tmp_path / "lock", made.lock, indexes_of(made))
+    common = ["--lock", str(tmp_path / "lock"), "--depot", str(made.near.root), "--piece-size", "1M"]
+    out = tmp_path / "out"
+    assert bundle.main(["build", str(out), *common, "--volume-size", "3M"]) == 0
+    sizes = [sum(file.stat().st_size for file in folder.iterdir()) for folder in out.glob("volume-*")]
+    assert len(sizes) > 1
+    assert max(sizes) < 3_000_000
+    capsys.readouterr()
+    for text, told in (("3X", "'3X' is no size such as 4G, 25G or 700Mi"), ("1M", "choose a larger volume size")):
+        assert bundle.main(["build", str(tmp_path / text), *common, "--volume-size", text]) == 1
+        assert told in capsys.readouterr().err
+        assert not (tmp_path / text).exists()
+    params: dict[str, Any] = {
+        "state": "built",
+        "path": str(tmp_path / "module"),
+        "directory": str(made.near.root),
+        "lock": made.lock,
+    }
+    params |= {"gnupg": str(tmp_path / "no-key"), "lock_timeout": 1, "piece_size": "1M", "volume_size": "3M"}
+    params |= {"against": "", "installer": None, "sign_key": None, "progress_file": str(tmp_path / "progress.json")}
+    assert len(module.run(params, check=False)["volumes"]) > 1
+    with pytest.raises(Refusal, match="'3X' is no size"):
+        module.run({**params, "volume_size": "3X"}, check=False)
 
 
 def test_the_forecast_names_every_file_and_adds_up(made: Site) -> None:
