@@ -13,7 +13,7 @@ from ansible.module_utils.bundle.importing import Incomplete
 from ansible.module_utils.bundle.planning import against
 
 from library import bundle as module
-from tests.support.bundles import Site, large, site
+from tests.support.bundles import Site, several, site, volumes
 from tests.support.depot_plays import files, play, told
 from tests.support.lock_documents import changed
 from tests.support.plays import Run
@@ -94,14 +94,13 @@ def test_an_older_bundle_is_refused_unless_the_operator_says_so(made: Site, tmp_
 
 
 def test_volumes_come_one_by_one_with_partial(tmp_path: Path) -> None:
-    made = large(tmp_path)
-    made.build(wishes=Wishes(volume_size=2_500_000, piece=1_000_000))
-    volumes = sorted(path.name for path in made.bundle.glob("volume-*"))
-    assert len(volumes) > 2
+    made = several(tmp_path)
+    names = volumes(made)
+    assert len(names) > 2
     stick = tmp_path / "stick"
-    for count, name in enumerate(volumes, 1):
-        shutil.copytree(made.bundle, stick, ignore=lambda _, names, name=name: {*volumes} & {*names} - {name})
-        last, rest = count == len(volumes), ", ".join(here for here in volumes if here != name)
+    for count, name in enumerate(names, 1):
+        shutil.copytree(made.bundle, stick, ignore=lambda _, found, name=name: {*names} & {*found} - {name})
+        last, rest = count == len(names), ", ".join(names[count:])
         for options, state in ((("--check",), "would be"), ((), "is")) if count == 1 else ():
             alone = run_import(made, stick, *options)
             assert alone.status != 0
