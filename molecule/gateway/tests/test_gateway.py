@@ -28,7 +28,7 @@ STUB = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests/support/stub_engine
 Answer = dict[str, Any]
 # fmt: off
 OTHER_PATHS = [
-    "/", "/metrics", "/invocations", "/docs", "/openapi.json", "/redoc", "/health", "/ping", "/version",
+    "/metrics", "/invocations", "/docs", "/openapi.json", "/redoc", "/health", "/ping", "/version",
     "/load", "/tokenize", "/score", "/v1", "/v1/", "/v1/load_lora_adapter", "/v1/unload_lora_adapter",
     "/v1/embeddings", "/sleep", "/pause", "/collective_rpc", "/server_info", "/status", "//v1/models",
     "/v1//models", "/v1/models/", "/V1/models", "/v1/Models", "/v1/./models", "/v1/../v1/models",
