@@ -72,7 +72,7 @@ def _monitoring_checks(url: str, drained: list[str]) -> list[Check]:
 def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
     """The checks to be made on one host, from its plan.
 
-    `settings`: {deep: bool, min_free_percent: number, prometheus_url: str, certificate: str,
+    `settings`: {deep: bool, min_free_percent: number, prometheus_url: str, certificate: str, firewall: bool,
     secret_patterns: [glob]}.
     Raises KeyError when the plan lacks a part that its `kinds` promise.
     """
@@ -120,6 +120,15 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
         checks.append({"id": "gpu", "kind": "gpu", "expected": plan["driver"]})
     if plan.get("gpus_expected"):
         checks.append(gpu_checks.figures(plan))
+    if settings.get("firewall"):
+        checks.append(
+            {
+                "id": "firewall.rules",
+                "kind": "firewall",
+                "program": "/usr/local/lib/redoubt/firewall",
+                "remedy": "Run the firewall playbook: it loads the rules again and proves that SSH comes in.",
+            }
+        )
     return checks + _host_checks(settings)
 
 

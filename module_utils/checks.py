@@ -112,6 +112,12 @@ def _gpu_figures(check: Check) -> Answer:
     return not wrong, "; ".join(wrong) or f"all {check['expected']} GPUs were there a short while ago"
 
 
+def _firewall(check: Check) -> Answer:
+    """The host's own program compares what the kernel has loaded with the file."""
+    status, output = run(["/usr/bin/python3", check["program"], "check"], 60)
+    return status == 0, output
+
+
 def _told(check: Check) -> Answer:
     """Nothing to look at: the plan knows it, and the verdict shall say it."""
     return True, check["detail"]
@@ -225,6 +231,7 @@ KINDS: Dict[str, Callable[[Check], Answer]] = {
     "completion": _completion,
     "answers": _answers,
     "told": _told,
+    "firewall": _firewall,
     "gpu_figures": _gpu_figures,
     "log_limits": _log_limits,
     "disk": _disk,

@@ -123,8 +123,8 @@ def source_problem(settings: dict[str, Any], source: tuple[str, int] | None) -> 
         return (
             f"this connection comes from {address}, which is in none of firewall_ssh_cidrs"
             f" ({', '.join(settings['ssh_cidrs'])}), so the next one would not come in. Fix: add {address} or its"
-            " network to firewall_ssh_cidrs; where new connections come from another address, set firewall_check_source: false"
-            " (the timer still guards)"
+            " network to firewall_ssh_cidrs; where new connections come from another address, set"
+            " firewall_check_source: false (the timer still guards)"
         )
     return ""
 
