@@ -90,10 +90,17 @@ def _rule_problems(where: str, rule: Mapping[str, Any]) -> list[str]:
     return problems + _network_problems(f"{where}, sources", rule["sources"])
 
 
-def firewall_problems(
-    rules: Sequence[Mapping[str, Any]], ssh_cidrs: Sequence[str], confirm_seconds: int, interfaces: Sequence[str] = ()
-) -> list[str]:
-    """What is wrong with the variables, one line each, with the fix."""
+def firewall_problems(settings: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the role's variables, one line each, with the fix; preflight asks too, for the whole site.
+
+    `settings` maps names of variables to values. Where the firewall is not wanted, nothing is wrong.
+    """
+    if not settings.get("firewall_enabled"):
+        return []
+    rules = settings.get("firewall_rules") or []
+    ssh_cidrs = settings.get("firewall_ssh_cidrs") or []
+    confirm_seconds = int(settings.get("firewall_confirm_seconds", 60))
+    interfaces = settings.get("firewall_container_interfaces") or []
     problems = list(
         chain.from_iterable(_rule_problems(f"firewall_rules[{rule['name']}]", rule) for rule in rules),
     )

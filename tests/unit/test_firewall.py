@@ -38,6 +38,11 @@ def rules(made: dict[str, Any], **site: Any) -> dict[str, tuple[list[Any], list[
     return {row["name"]: (row["ports"], row["sources"]) for row in firewall_site_rules(made, SITE | site)}
 
 
+def problems(**changes: Any) -> list[str]:
+    wishes = {"enabled": True, "ssh_cidrs": ["10.0.0.0/8"], "container_interfaces": ["docker0", "br-*"]} | changes
+    return firewall_problems({f"firewall_{name}": value for name, value in wishes.items()})
+
+
 def test_rows_are_split_by_version_and_merged() -> None:
     assert [(row["family"], row["sources"], row["ports"]) for row in firewall_rows([RULE])] == [
         ("ip", ["10.0.0.0/24"], ["443", "8000-8020"]),
@@ -57,15 +62,16 @@ def test_rows_are_split_by_version_and_merged() -> None:
     ],
 )
 def test_a_rule_that_cannot_be_meant_is_named(change: dict[str, Any], why: str) -> None:
-    assert firewall_problems([RULE], ["10.0.0.0/8"], 60, ["docker0", "br-*"]) == []
-    (problem,) = firewall_problems([RULE | change], ["10.0.0.0/8"], 60)
+    assert problems(rules=[RULE]) == []
+    (problem,) = problems(rules=[RULE | change])
     assert why in problem
 
 
 def test_other_variables_are_judged() -> None:
-    assert "firewall_ssh_cidrs is empty" in firewall_problems([], [], 60)[0]
-    assert "between 20 and 3600" in firewall_problems([], ["::/0"], 5)[0]
-    assert "no interface" in firewall_problems([], ["::/0"], 60, ['a" accept'])[0]
+    assert "firewall_ssh_cidrs is empty" in problems(ssh_cidrs=[])[0]
+    assert "between 20 and 3600" in problems(confirm_seconds=5)[0]
+    assert "no interface" in problems(container_interfaces=['a" accept'])[0]
+    assert problems(ssh_cidrs=[], enabled=False) == []
 
 
 def test_engines_are_for_gateways_and_monitoring_only() -> None:
