@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from planner import gpu_checks, weights_checks
+from planner import gateway_checks, gpu_checks, weights_checks
 from planner.table import since
 
 Check = dict[str, Any]
@@ -112,6 +112,7 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
                 "min_days": 14,
                 "remedy": "Run the gateway playbook (private CA), or give a new certificate (files).",
             },
+            *gateway_checks.audit(),
         ]
     if plan.get("monitoring"):
         checks += _monitoring_checks(settings["prometheus_url"], sorted(drained))

@@ -29,6 +29,8 @@ SIZE = re.compile(r"[1-9][0-9]*[kKmMgG]?\Z")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 OWN_PATHS = ("/healthz", "/page.css", "/page.js", "/ca.crt")
 MODEL_LIST = "/v1/models"
+#: Minutes that lines of the audit log may wait for their seal.
+MOST_MINUTES = 15
 # Smallest values of the numeric settings.
 LEAST = {
     "gateway_tls_certificate_days": 1,
@@ -40,6 +42,8 @@ LEAST = {
     "gateway_request_burst": 0,
     "gateway_concurrent_requests": 1,
     "gateway_hsts_seconds": 0,
+    "gateway_audit_days": 1,
+    "gateway_audit_minutes": 1,
 }
 
 
@@ -215,6 +219,12 @@ def gateway_problems(settings: dict[str, Any]) -> list[str]:
     if not SIZE.match(str(settings.get("gateway_max_body_size"))):
         problems.append(
             f"gateway_max_body_size: {settings.get('gateway_max_body_size')!r} is no size above 0 - write 32m"
+        )
+    minutes = settings.get("gateway_audit_minutes")
+    if isinstance(minutes, int) and minutes > MOST_MINUTES:
+        problems.append(
+            f"gateway_audit_minutes: {minutes} is above {MOST_MINUTES} - what is not sealed yet can be altered"
+            " unseen, and the alert comes after 30 minutes"
         )
     return problems
 

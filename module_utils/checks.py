@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Tuple
 from urllib.parse import urlencode
 
+from ansible.module_utils.audit.checks import AUDIT_KINDS
 from ansible.module_utils.config_files import load_snapshots, snapshot
 from ansible.module_utils.gateway_checks import GATEWAY_KINDS
 from ansible.module_utils.gpu import figures
@@ -244,6 +245,7 @@ KINDS: Dict[str, Callable[[Check], Answer]] = {
     **GATEWAY_KINDS,
     **GPU_KINDS,
     **WEIGHTS_KINDS,
+    **AUDIT_KINDS,
 }
 
 
