@@ -116,6 +116,8 @@ def _check_chain(path: Path, most: int, head: Mapping[str, Any] | None, report: 
         report.problems.append(f"{path}: seal {head['seal']} was witnessed, and the chain {end}: its end was cut off")
     if chain.last:
         report.head = {"seal": chain.last.seq, "chain": chain.last.chain, "time": chain.last.time}
+    elif not report.problems:
+        report.problems.append(f"{path}: there is no seal, so nothing can be proved - run the gateway playbook")
     return chain
 
 
