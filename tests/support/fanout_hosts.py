@@ -120,12 +120,6 @@ def hosts(port: int, count: int, models: Sequence[dict[str, Any]], origin: str, 
         shutil.rmtree(root)
 
 
-def free_port() -> int:
-    """A port that nobody has now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def _wait_for(address: str, port: int) -> None:
     end = time.monotonic() + 20
     while True:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.support import programs
+from tests.support.ports import free_port
 
 LARGE_FILE = 1 << 20  # from here on the hub knows a file by its SHA-256, below by git's name for it
 CONFIGURATION = """
@@ -94,9 +95,7 @@ class StaticNginx:
 def serving(root: Path, limits: str = "") -> Iterator[StaticNginx]:
     """Nginx over `root/www`, which is made when it is not there; `limits` are directives for every file."""
     (root / "www").mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        made = StaticNginx(root, free.getsockname()[1])
+    made = StaticNginx(root, free_port())
     # As who started it: the files are in folders of that user's own.
     user = f"user {Path(root).owner()} {Path(root).group()};"
     configuration = CONFIGURATION.format(root=root, port=made.port, user=user, limits=limits)

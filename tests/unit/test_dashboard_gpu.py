@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import threading
 import time
@@ -17,6 +16,7 @@ import yaml
 
 from lab import stub_dcgm
 from tests.support import dashboards, promtool
+from tests.support.ports import free_port
 
 REPO = Path(__file__).parents[2]
 BOARD = dashboards.load()["gpu"]
@@ -77,8 +77,7 @@ def watched(request: pytest.FixtureRequest, exporters: str, tmp_path_factory: py
         "scrape_configs": jobs,
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     command.append(f"--web.listen-address=127.0.0.1:{port}")
     with (folder / "log").open("wb") as log:

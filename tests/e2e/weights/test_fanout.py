@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from ansible.module_utils.fanout import serving
 
-from tests.support.fanout_hosts import Hosts, free_port, hosts, said
+from tests.support.fanout_hosts import Hosts, hosts, said
 from tests.support.fault_server import Asked, Fault, FaultServer
 from tests.support.fault_server import serving as origin_of
 from tests.support.image_archives import payload
+from tests.support.ports import free_port
 from tests.support.weight_trees import digest, model
 
 PIECE = 64 << 10
