@@ -18,8 +18,8 @@ import pytest
 
 from tests.bench.results import record
 from tests.support.fanout_hosts import hosts
-from tests.support.ports import free_port
 from tests.support.image_archives import payload
+from tests.support.ports import free_port
 from tests.support.site import REPOSITORY
 from tests.support.weight_trees import model, write_tree
 
