@@ -180,19 +180,17 @@ def test_rules_without_the_control_host_are_refused(host: Host, play: Play) -> N
     assert play().changed == 0
 
 
-@pytest.mark.parametrize(
-    ("rule", "why"),
-    [
-        ({"name": "x", "ports": ["80"], "sources": []}, "firewall_rules[x]: sources is empty"),
-        ({"name": "x", "ports": ["80-70"], "sources": ["10.0.0.0/8"]}, "is neither a port"),
-        ({"name": "x", "ports": ["80"], "sources": ["10.0.0.1/8"]}, "has host bits set"),
-    ],
-)
-def test_rules_that_cannot_be_meant_are_refused(host: Host, play: Play, rule: object, why: str) -> None:
+def test_rules_that_cannot_be_meant_are_refused(host: Host, play: Play) -> None:
     before = table(host)
-    run = play(firewall_rules=[rule])
+    rules = [
+        {"name": "nobody", "ports": ["80"], "sources": []},
+        {"name": "backwards", "ports": ["80-70"], "sources": ["10.0.0.0/8"]},
+        {"name": "host bits", "ports": ["80"], "sources": ["10.0.0.1/8"]},
+    ]
+    run = play(firewall_rules=rules)
     assert run.status != 0
-    assert why in run.words
+    wanted = ["firewall_rules[nobody]: sources is empty", "is neither a port", "has host bits set"]
+    assert [why for why in wanted if why not in run.words] == []
     assert table(host) == before
 
 
