@@ -24,7 +24,6 @@ CLOSED_PATHS = (
     "/v1/load_lora_adapter",
     "/openapi.json",
     "/tokenize",
-    "/",
 )
 
 
@@ -185,7 +184,8 @@ def _loopback_ports(plan: Document) -> list[int]:
 def doctor_outside_checks(plan: Document, settings: Document) -> list[Check]:
     """The checks to be made from the control host against one gateway, as a client would see it.
 
-    `settings`: {url, server_name, connect_to, port, ca, closed_addresses: [host:port]}. The key is not in here.
+    `settings`: {url, server_name, connect_to, port, ca, page (is there one at /), closed_addresses: [host:port]}.
+    The key is not in here.
     """
     gateway = plan.get("gateway")
     if not gateway or not gateway["models"]:
@@ -218,7 +218,7 @@ def doctor_outside_checks(plan: Document, settings: Document) -> list[Check]:
             **base,
             "id": "gateway.closed_routes",
             "kind": "status",
-            "paths": list(CLOSED_PATHS),
+            "paths": [*CLOSED_PATHS, *([] if settings["page"] else ["/"])],
             "status": 404,
             "remedy": "A route outside the plan is open. Run the gateway playbook now.",
         },
@@ -237,6 +237,18 @@ def doctor_outside_checks(plan: Document, settings: Document) -> list[Check]:
             "remedy": "Set gateway_tls_profile to intermediate or modern and run the gateway playbook.",
         },
     ]
+    if settings["page"]:
+        checks.append(
+            {
+                **base,
+                "id": "gateway.page",
+                "kind": "status",
+                "paths": ["/"],
+                "status": 200,
+                "anonymous": True,
+                "remedy": "People do not get their page. Run the gateway playbook, or set gateway_page to false.",
+            }
+        )
     closed = [f"{settings['connect_to']}:{port}" for port in _loopback_ports(plan)] + settings["closed_addresses"]
     if closed:
         checks.append(
