@@ -183,9 +183,7 @@ def _links(console: Console, gateway: Gateway, host: hosts.Host) -> None:
     console.print("Ask again:", style="bold")
     console.print(f"  {curl_command(gateway, HEADER_FILE)}")
     console.print("Look around:", style="bold")
-    console.print(
-        f"  gateway     https://{gateway.name}/v1/models (address {gateway.address}, CA {shown(gateway.ca_file)})"
-    )
+    console.print(f"  gateway     https://{gateway.name}/ (address {gateway.address}, CA {shown(gateway.ca_file)})")
     console.print(f"  Prometheus  http://127.0.0.1:9090 through: {tunnel}")
     console.print(f"  doctor      {shown(VERDICT)}")
     console.print(f"  host        ./redoubt lab shell {HOST}")

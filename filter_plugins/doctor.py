@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from planner import gpu_checks, weights_checks
+from planner import gateway_checks, gpu_checks, weights_checks
 from planner.table import since
 
 Check = dict[str, Any]
@@ -24,7 +24,6 @@ CLOSED_PATHS = (
     "/v1/load_lora_adapter",
     "/openapi.json",
     "/tokenize",
-    "/",
 )
 
 
@@ -72,7 +71,7 @@ def _monitoring_checks(url: str, drained: list[str]) -> list[Check]:
 def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
     """The checks to be made on one host, from its plan.
 
-    `settings`: {deep: bool, min_free_percent: number, prometheus_url: str, certificate: str,
+    `settings`: {deep: bool, min_free_percent: number, prometheus_url: str, certificate: str, firewall: bool,
     secret_patterns: [glob]}.
     Raises KeyError when the plan lacks a part that its `kinds` promise.
     """
@@ -112,6 +111,7 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
                 "min_days": 14,
                 "remedy": "Run the gateway playbook (private CA), or give a new certificate (files).",
             },
+            *gateway_checks.audit(),
         ]
     if plan.get("monitoring"):
         checks += _monitoring_checks(settings["prometheus_url"], sorted(drained))
@@ -120,6 +120,15 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
         checks.append({"id": "gpu", "kind": "gpu", "expected": plan["driver"]})
     if plan.get("gpus_expected"):
         checks.append(gpu_checks.figures(plan))
+    if settings.get("firewall"):
+        checks.append(
+            {
+                "id": "firewall.rules",
+                "kind": "firewall",
+                "program": "/usr/local/lib/redoubt/firewall",
+                "remedy": "Run the firewall playbook: it loads the rules again and proves that SSH comes in.",
+            }
+        )
     return checks + _host_checks(settings)
 
 
@@ -175,7 +184,8 @@ def _loopback_ports(plan: Document) -> list[int]:
 def doctor_outside_checks(plan: Document, settings: Document) -> list[Check]:
     """The checks to be made from the control host against one gateway, as a client would see it.
 
-    `settings`: {url, server_name, connect_to, port, ca, closed_addresses: [host:port]}. The key is not in here.
+    `settings`: {url, server_name, connect_to, port, ca, page (is there one at /), closed_addresses: [host:port]}.
+    The key is not in here.
     """
     gateway = plan.get("gateway")
     if not gateway or not gateway["models"]:
@@ -208,7 +218,7 @@ def doctor_outside_checks(plan: Document, settings: Document) -> list[Check]:
             **base,
             "id": "gateway.closed_routes",
             "kind": "status",
-            "paths": list(CLOSED_PATHS),
+            "paths": [*CLOSED_PATHS, *([] if settings["page"] else ["/"])],
             "status": 404,
             "remedy": "A route outside the plan is open. Run the gateway playbook now.",
         },
@@ -227,6 +237,18 @@ def doctor_outside_checks(plan: Document, settings: Document) -> list[Check]:
             "remedy": "Set gateway_tls_profile to intermediate or modern and run the gateway playbook.",
         },
     ]
+    if settings["page"]:
+        checks.append(
+            {
+                **base,
+                "id": "gateway.page",
+                "kind": "status",
+                "paths": ["/"],
+                "status": 200,
+                "anonymous": True,
+                "remedy": "People do not get their page. Run the gateway playbook, or set gateway_page to false.",
+            }
+        )
     closed = [f"{settings['connect_to']}:{port}" for port in _loopback_ports(plan)] + settings["closed_addresses"]
     if closed:
         checks.append(

@@ -12,6 +12,7 @@ import ipaddress
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*
 ROUTE = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9._-]*)+\Z")
 SIZE = re.compile(r"[1-9][0-9]*[kKmMgG]?\Z")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-OWN_PATHS = ("/healthz",)
+OWN_PATHS = ("/healthz", "/page.css", "/page.js", "/ca.crt")
 MODEL_LIST = "/v1/models"
+#: Minutes that lines of the audit log may wait for their seal.
+MOST_MINUTES = 15
 # Smallest values of the numeric settings.
 LEAST = {
     "gateway_tls_certificate_days": 1,
@@ -39,6 +42,8 @@ LEAST = {
     "gateway_request_burst": 0,
     "gateway_concurrent_requests": 1,
     "gateway_hsts_seconds": 0,
+    "gateway_audit_days": 1,
+    "gateway_audit_minutes": 1,
 }
 
 
@@ -215,6 +220,12 @@ def gateway_problems(settings: dict[str, Any]) -> list[str]:
         problems.append(
             f"gateway_max_body_size: {settings.get('gateway_max_body_size')!r} is no size above 0 - write 32m"
         )
+    minutes = settings.get("gateway_audit_minutes")
+    if isinstance(minutes, int) and minutes > MOST_MINUTES:
+        problems.append(
+            f"gateway_audit_minutes: {minutes} is above {MOST_MINUTES} - what is not sealed yet can be altered"
+            " unseen, and the alert comes after 30 minutes"
+        )
     return problems
 
 
@@ -252,8 +263,8 @@ def _chosen(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*table, {**_row(0, {"name": ""}, listed, MODEL_LIST, "list"), "upstream": ""}]
 
 
-def gateway_routes(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The exact allowlist, one row for each path.
+def gateway_routes(models: list[dict[str, Any]], pages: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The exact allowlist, one row for each path; `pages` are paths of the people's page (kind `page`).
 
     Each model is reached below `/<name>` (kind `model`: path, upstream, target, methods, stream, model,
     concurrent_requests; `upstream` is the name of the group of servers, `target` the path at the engine). A single
@@ -265,7 +276,7 @@ def gateway_routes(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for index, model in enumerate(models):
         for prefix in [f"/{model['name']}"] if several else ["", f"/{model['name']}"]:
             table += [_row(index, model, route, prefix + route["path"], "model") for route in model["routes"]]
-    return table
+    return [*table, *({"path": path, "kind": "page", "methods": ["GET", "HEAD"]} for path in pages)]
 
 
 def gateway_model_list(models: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Tuple
 from urllib.parse import urlencode
 
+from ansible.module_utils.audit.checks import AUDIT_KINDS
 from ansible.module_utils.config_files import load_snapshots, snapshot
 from ansible.module_utils.gateway_checks import GATEWAY_KINDS
 from ansible.module_utils.gpu import figures
@@ -110,6 +111,12 @@ def _gpu_figures(check: Check) -> Answer:
     found = figures.parse(body.decode(errors="replace"))
     wrong = figures.faults(found, check["expected"], time.time())
     return not wrong, "; ".join(wrong) or f"all {check['expected']} GPUs were there a short while ago"
+
+
+def _firewall(check: Check) -> Answer:
+    """The host's own program compares what the kernel has loaded with the file."""
+    status, output = run(["/usr/bin/python3", check["program"], "check"], 60)
+    return status == 0, output
 
 
 def _told(check: Check) -> Answer:
@@ -225,6 +232,7 @@ KINDS: Dict[str, Callable[[Check], Answer]] = {
     "completion": _completion,
     "answers": _answers,
     "told": _told,
+    "firewall": _firewall,
     "gpu_figures": _gpu_figures,
     "log_limits": _log_limits,
     "disk": _disk,
@@ -237,6 +245,7 @@ KINDS: Dict[str, Callable[[Check], Answer]] = {
     **GATEWAY_KINDS,
     **GPU_KINDS,
     **WEIGHTS_KINDS,
+    **AUDIT_KINDS,
 }
 
 

@@ -252,6 +252,7 @@ class _Maker:
                     model.name,
                     {
                         "name": model.name,
+                        "context": model.context,
                         "servers": [],
                         "drained": [],
                         "routes": [dict(route) for route in engine.routes],

@@ -17,7 +17,7 @@ SHORTEST_STREAM_READ = 600
 AUTH_GUARD = ["$gateway_verdict", "!=", "pass"]
 CHOICE_GUARD = ["$gateway_known", "!=", "pass"]
 PATH_GUARD = ["$request_uri", "!=", "$uri$is_args$args"]
-ANSWERS = {"choose": "models.choose", "list": "models.list"}
+ANSWERS = {"choose": "models.choose", "list": "models.list", "page": "page.show"}
 
 
 def _seconds(value: str) -> float:
@@ -65,11 +65,17 @@ def _exact(location: Node, path: str) -> Iterator[str]:
 
 
 def choosing(location: Node, plan: Plan) -> Iterator[str]:
-    """The promises of a location that reads a body to find the model, or lists the models."""
+    """The promises of a location that reads a body to find the model, lists the models, or is part of the page.
+
+    The page alone needs no key: it is the same for everybody.
+    """
     path = location.args[-1]
     route = plan.routes.get(path, {})
     if location.args[:1] != ["="] or ANSWERS.get(route.get("kind", "")) != location.value("js_content"):
         yield at(location, f"js_content {location.value('js_content')} is not what the plan says for {path}")
+    if route.get("kind") == "page":
+        yield from _exact(location, path)
+        return
     guard, status = (CHOICE_GUARD, "401") if route.get("kind") == "choose" else (AUTH_GUARD, "500")
     if not refuses(location, guard, (status,)):
         yield at(location, f"{path} is reachable without an API key ('if ({' '.join(guard)})' is missing)")

@@ -23,7 +23,7 @@ SECRET_VARIABLE = re.compile(
 )
 LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|\[::1\]):\d+\Z")
 SCRIPTS = (["$gateway_verdict", "keys.verdict"], ["$gateway_known", "keys.known"], ["$gateway_given", "usage.path"])
-PROGRAMS = ("keys.js", "models.js", "usage.js")
+PROGRAMS = ("keys.js", "models.js", "page.js", "usage.js")
 ADDRESS_GUARD = ["$gateway_admitted", "=", "0"]
 ADMITTED = {"default": "1", "00": "0"}
 HEALTH = {"default": "0", "/healthz": "$gateway_local"}

@@ -45,6 +45,7 @@ class Rendered:
     keys: str
     problems: list[str]
     breaches: list[str]
+    page: str
 
 
 def render(folder: Path, nginx: str = "1.26.3", openssl: str = "3.5.1", **variables: Any) -> Rendered:
@@ -52,13 +53,15 @@ def render(folder: Path, nginx: str = "1.26.3", openssl: str = "3.5.1", **variab
 
     Raises subprocess.CalledProcessError when Ansible fails.
     """
-    (folder / "templates").symlink_to(ROLE / "templates")
+    for name in ("templates", "files"):
+        (folder / name).symlink_to(ROLE / name)
     look = f"@nginx\nnginx version: nginx/{nginx}\nbuilt with OpenSSL {openssl} 1 Jul 2025\n@ipv6\nyes\n"
     wanted = {
         "text": "__gateway_rendered.text",
         "keys": "__gateway_keys_text",
         "problems": "__gateway_settings | gateway_problems",
         "breaches": "__gateway_breaches",
+        "page": "lookup('ansible.builtin.template', 'page.js.j2')",
     }
     play = {
         "hosts": "localhost",

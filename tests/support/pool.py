@@ -20,7 +20,7 @@ from tests.support.raw_http import context, exchange, written
 
 KEY = "sk-Alice-0123456789abcdef0123456789abcdef0123456789abcd"
 MARK = "/var/lib/redoubt/drained.json"
-LOG = "/var/log/nginx/gateway-access.log"
+LOG = "/var/log/nginx/gateway-audit.jsonl"
 CONF = "/etc/nginx/nginx.conf"
 Answer = dict[str, Any]
 

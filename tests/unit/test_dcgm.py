@@ -187,6 +187,7 @@ def test_the_doctor_looks_at_the_port_from_outside() -> None:
         "connect_to": "192.0.2.1",
         "port": 443,
         "ca": "",
+        "page": True,
         "closed_addresses": [],
     }
     (closed,) = [check for check in doctor_outside_checks(planned, settings) if check["id"] == "ports.closed"]

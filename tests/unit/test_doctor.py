@@ -36,6 +36,7 @@ OUTSIDE: dict[str, Any] = {
     "connect_to": "127.0.0.1",
     "port": 443,
     "ca": "",
+    "page": True,
     "closed_addresses": ["192.0.2.1:22"],
 }
 PLAN: dict[str, Any] = {
@@ -91,6 +92,15 @@ def test_a_host_without_parts_gets_no_checks_for_them() -> None:
 def test_ports_on_loopback_must_be_closed_to_clients() -> None:
     closed = next(c for c in doctor_outside_checks(PLAN, OUTSIDE) if c["kind"] == "closed")
     assert {"127.0.0.1:8101", "127.0.0.1:9090", "192.0.2.1:22"} <= set(closed["addresses"])
+
+
+def test_the_first_path_is_a_page_or_closed() -> None:
+    asked = {c["id"]: c for c in doctor_outside_checks(PLAN, OUTSIDE)}
+    assert "/" not in asked["gateway.closed_routes"]["paths"]
+    assert [asked["gateway.page"][key] for key in ("paths", "status", "anonymous")] == [["/"], 200, True]
+    without = {c["id"]: c for c in doctor_outside_checks(PLAN, {**OUTSIDE, "page": False})}
+    assert "/" in without["gateway.closed_routes"]["paths"]
+    assert "gateway.page" not in without
 
 
 def test_the_key_is_not_among_the_checks() -> None:

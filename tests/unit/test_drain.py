@@ -325,7 +325,15 @@ def test_targets_of_drained_hosts_are_no_news(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_doctor_streams_from_a_model_that_is_served() -> None:
-    settings = {"url": "u", "server_name": "n", "connect_to": "a", "port": 443, "ca": "", "closed_addresses": []}
+    settings = {
+        "url": "u",
+        "server_name": "n",
+        "connect_to": "a",
+        "port": 443,
+        "ca": "",
+        "page": True,
+        "closed_addresses": [],
+    }
     made = site({"g2": MARK, "g1": MARK})
     made["gateway"]["models"][1]["servers"] = ["10.0.0.11:8102"]
     stream = next(c for c in doctor_outside_checks(made, settings) if c["kind"] == "stream")

@@ -12,6 +12,7 @@ from policy import breaches
 from tests.support.gateway_render import KEY, MODELS, VARIABLES, Rendered, render
 
 KEYS = "../redoubt/gateway/keys.conf"
+PAGES = ["/", "/page.css", "/page.js", "/ca.crt"]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
 
 
 def check(text: str) -> list[str]:
-    return breaches(text, gateway_routes(MODELS), MODELS, VARIABLES["gateway_allowed_cidrs"], [KEYS])
+    return breaches(text, gateway_routes(MODELS, PAGES), MODELS, VARIABLES["gateway_allowed_cidrs"], [KEYS])
 
 
 def test_what_the_role_renders_passes(rendered: Rendered) -> None:
@@ -56,6 +57,9 @@ BREACHES = {
     "path written in other ways": (PATH, "", "may be written in other ways"),
     "choice of another program": ("js_content models.choose;", "js_content usage.count;", "not what the plan says"),
     "engine where a choice belongs": ("js_content models.choose;", PROXY, "no exact route"),
+    "page by another program": ("js_content page.show;", "js_content models.list;", "not what the plan says"),
+    "page where a choice belongs": ("js_content models.choose;", "js_content page.show;", "not what the plan says"),
+    "engine where the page belongs": ("js_content page.show;", PROXY, "no exact route"),
     "methods open": (METHOD, "", "does not check the method"),
     "no allowlist in the servers": (ADDRESS, "", "without the address allowlist"),
     "answered before the allowlist": (ADDRESS, "return 200 x;\n" + ADDRESS, "without the address allowlist"),
@@ -112,8 +116,8 @@ BREACHES = {
     "arguments in the log": ('"path":"$gateway_path"', '"path":"${args}"', "$args"),
     "body in the log": ('"path":"$gateway_path"', '"path":"$request_body"', "$request_body"),
     "request line in the log": ('"path":"$gateway_path"', '"path":"$request"', "$request"),
-    "Nginx's own log format": ("gateway-access.log gateway;", "gateway-access.log;", "without a format of ours"),
-    "log left to Nginx": ("    access_log /var/log/nginx/gateway-access.log gateway;\n", "", "no access_log"),
+    "Nginx's own log format": ("gateway-audit.jsonl gateway;", "gateway-audit.jsonl;", "without a format of ours"),
+    "log left to Nginx": ("    access_log /var/log/nginx/gateway-audit.jsonl gateway;\n", "", "no access_log"),
     "no body limit": ("client_max_body_size 32m;", "", "no limit: client_max_body_size"),
     "body limit lifted": (PROXY, "client_max_body_size 0; " + PROXY, "client_max_body_size 0"),
     "slow headers": ("client_header_timeout 15s;", "", "no limit: client_header_timeout"),
@@ -201,6 +205,6 @@ def test_drained_servers_are_down(tmp_path: Path) -> None:
     assert "server 127.0.0.1:8101 down;" in made.text
     assert "server 10.0.0.6:8101 down;" in made.text
     up = made.text.replace("server 10.0.0.6:8101 down;", "server 10.0.0.6:8101;")
-    found = breaches(up, gateway_routes(gone), gone, VARIABLES["gateway_allowed_cidrs"], [KEYS])
+    found = breaches(up, gateway_routes(gone, PAGES), gone, VARIABLES["gateway_allowed_cidrs"], [KEYS])
     assert len(found) == 1
     assert "server 10.0.0.6:8101 of redoubt_1 is drained, so it must be down" in found[0]

@@ -77,7 +77,7 @@ def test_all_roles_of_all_hosts_without_asking_one(tmp_path: Path) -> None:
         "wishes": {
             "common": ["ca-certificates", "curl", "iproute2", "mine", "openssl", "procps"],
             "docker": ["docker-cli", "docker-compose", "docker.io"],
-            "gateway": ["libnginx-mod-http-js", "nginx", "openssl", "python3-cryptography"],
+            "gateway": ["libnginx-mod-http-js", "logrotate", "nginx", "openssl", "python3-cryptography"],
             "logrotate": ["logrotate"],
             "weights": ["nginx", "openssl"],
         },

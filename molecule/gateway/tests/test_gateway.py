@@ -28,7 +28,7 @@ STUB = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests/support/stub_engine
 Answer = dict[str, Any]
 # fmt: off
 OTHER_PATHS = [
-    "/", "/metrics", "/invocations", "/docs", "/openapi.json", "/redoc", "/health", "/ping", "/version",
+    "/metrics", "/invocations", "/docs", "/openapi.json", "/redoc", "/health", "/ping", "/version",
     "/load", "/tokenize", "/score", "/v1", "/v1/", "/v1/load_lora_adapter", "/v1/unload_lora_adapter",
     "/v1/embeddings", "/sleep", "/pause", "/collective_rpc", "/server_info", "/status", "//v1/models",
     "/v1//models", "/v1/models/", "/V1/models", "/v1/Models", "/v1/./models", "/v1/../v1/models",
@@ -297,14 +297,14 @@ def test_stream_arrives_as_it_is_made(address: str, engine: None) -> None:
 def test_access_log_tells_who_and_what_but_no_secret(host: Host, address: str, engine: None) -> None:
     answer = ask(address, f"{CHAT}?api_key={BOB}", "POST", key=ALICE, body='{"prompt": "a-private-question"}')
     ask(address, f"/v1/models?api_key={BOB}", key="sk-a-wrong-key-that-somebody-tried-0000000000")
-    lines = host.file("/var/log/nginx/gateway-access.log").content_string.splitlines()
+    lines = host.file("/var/log/nginx/gateway-audit.jsonl").content_string.splitlines()
     entries = [json.loads(line) for line in lines]
     entry = next(item for item in entries if item["request_id"] == answer["headers"]["x-request-id"])
     assert (entry["client"], entry["model"], entry["path"], entry["status"]) == ("alice", "small", CHAT, 200)
     assert entry["address"].endswith(".1")
     assert 0 <= float(entry["ttft"]) < entry["seconds"]
     assert entry["seconds"] > 1.2
-    assert host.file("/var/log/nginx/gateway-access.log").mode == 0o640
+    assert host.file("/var/log/nginx/gateway-audit.jsonl").mode == 0o640
     for secret in (ALICE, BOB, "a-private-question", "somebody-tried", "api_key"):
         # Backwards, because sudo writes this very command to the journal.
         pattern = f'"$(echo {secret[::-1]} | rev)"'

@@ -37,7 +37,7 @@ def test_none_of_them_reaches_an_engine(host: Host, address: str) -> None:
 def test_what_clients_wrote_spoils_no_line_of_the_log(host: Host, address: str) -> None:
     ask(address, "/%c0%af%ff\xc0")
     ask(address, "/\u00e9%22,%22client%22:%22bob%22,%0a%7b")
-    tail = host.check_output("tail -n 2 /var/log/nginx/gateway-access.log | python3 -I -c %s", READ)
+    tail = host.check_output("tail -n 2 /var/log/nginx/gateway-audit.jsonl | python3 -I -c %s", READ)
     assert json.loads(tail) == [["", 404, True], ["", 404, True]]
 
 

@@ -19,7 +19,7 @@ BOB = "sk-Bob-fedcba9876543210fedcba9876543210fedcba98765432"
 MODELS = "/small/v1/models"
 FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 STUB = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests/support/stub_chat_engine.py")
-LOG = "/var/log/nginx/gateway-access.log"
+LOG = "/var/log/nginx/gateway-audit.jsonl"
 KEYS = "/etc/redoubt/gateway/keys.conf"
 
 

@@ -25,6 +25,8 @@ KEY = "sk-Alice-0123456789abcdef0123456789abcdef0123456789abcd"
 CHAT = "/v1/chat/completions"
 CONF = "/etc/nginx/nginx.conf"
 STATE = "/var/lib/redoubt/config_sets"
+# Not the seals of the audit log, which the gateway itself writes meanwhile.
+LISTING = f"ls -lR --time-style=full-iso /etc/redoubt /etc/nginx {STATE}"
 FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 STUB = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests/support/stub_engine.py")
 
@@ -227,7 +229,7 @@ def test_bad_given_files_are_refused_before_the_host_is_touched(
     expired = pair(authority, tmp_path / "..", not_before=past - timedelta(days=30), not_after=past)
     foreign = authority.issue_cert("other.lab")
     certificate = foreign.cert_chain_pems[0].bytes().decode()
-    before = host.check_output("ls -lR --time-style=full-iso /etc/redoubt /etc/nginx /var/lib/redoubt")
+    before = host.check_output(LISTING)
     cases: list[tuple[dict[str, Any], list[str]]] = [
         (
             {"gateway_tls_key": other, "gateway_tls_certificate": certificate},
@@ -244,7 +246,7 @@ def test_bad_given_files_are_refused_before_the_host_is_touched(
         assert run.status != 0
         assert [text for text in wanted if text not in run.words] == []
         assert "PRIVATE KEY" not in run.text
-    assert host.check_output("ls -lR --time-style=full-iso /etc/redoubt /etc/nginx /var/lib/redoubt") == before
+    assert host.check_output(LISTING) == before
 
 
 def test_given_files_are_used_and_taken_back(

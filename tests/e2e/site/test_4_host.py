@@ -6,7 +6,7 @@ import json
 
 from tests.support.site import MODEL, Site
 
-ACCESS_LOG = "/var/log/nginx/gateway-access.log"
+ACCESS_LOG = "/var/log/nginx/gateway-audit.jsonl"
 
 # Flips one bit near the end of a file and puts its times back, as failing hardware would.
 FLIP = """
@@ -38,7 +38,7 @@ def test_the_access_log_has_the_client_and_neither_key_nor_prompt(site: Site) ->
     secret_prompt = "the-prompt-is-nobodys-business"
     site.ask("POST", "/v1/completions", {"model": MODEL, "prompt": secret_prompt, "max_tokens": 1})
     site.ask("GET", f"/v1/models?key={site.key}")
-    text = site.on(site.main, "sleep 1; cat /var/log/redoubt/*.log /var/log/nginx/*.log 2>/dev/null", check=False)
+    text = site.on(site.main, "sleep 1; cat /var/log/redoubt/*.log /var/log/nginx/*.*l* 2>/dev/null", check=False)
     rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     assert any("demo" in row.values() for row in rows)
     assert site.key not in text
