@@ -92,6 +92,7 @@ def examine(site: Site) -> None:
     assert run.status == 0, run.output[-6000:]
     checks = {check["id"]: check["detail"] for check in site.verdict()["hosts"][site.main]["checks"]}
     assert {"gpu.driver", "gpu.fabric", "gpu.persistence", "gpus.cdi", "gpus.toolkit"} <= checks.keys()
+    assert "firewall.rules" in checks
     assert checks["gpu.gpus"] == f"{GPUS} of {GPUS} GPUs can be used"
 
 

@@ -22,6 +22,7 @@ def variables(address: str, key: str, ca_file: str) -> dict[str, Any]:
     """The host's variables; `address` is its own, `key` the one client's."""
     lock = yaml.safe_load(paths.LOCK_FILE.read_text(encoding="utf-8"))
     built = lock["redoubt_images"]
+    control = f"{address.rpartition('.')[0]}.1/32"
     used = ("prometheus", "alertmanager", "node_exporter", "blackbox_exporter")
     images = {
         **{name: built[name] for name in used},
@@ -36,8 +37,10 @@ def variables(address: str, key: str, ca_file: str) -> dict[str, Any]:
         "redoubt_models": [{"name": MODEL, "engine": "vllm", "gpus": "auto", "context": 2048, "concurrency": 4}],
         "docker_source": "distribution",
         "gateway_server_names": [SERVER_NAME],
-        "gateway_allowed_cidrs": ["127.0.0.0/8", f"{address.rpartition('.')[0]}.1/32"],
+        "gateway_allowed_cidrs": ["127.0.0.0/8", control],
         "gateway_fetch_ca_to": ca_file,
+        "firewall_enabled": True,
+        "firewall_ssh_cidrs": [control],
         "vault_gateway_api_keys": [{"name": "demo", "key": key}],
         "nvidia_driver_version": DRIVER,
         **_repositories(),
