@@ -14,6 +14,8 @@ Document = dict[str, Any]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 FAMILIES = {4: "ip", 6: "ip6"}
+#: Protocols that know no ports.
+PORTLESS = ("vrrp",)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}")
 PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}\*?")
@@ -55,7 +57,7 @@ def firewall_rows(rules: Sequence[Mapping[str, Any]]) -> list[Document]:
             "family": family,
             "sources": networks,
             "protocol": rule.get("protocol") or "tcp",
-            "ports": _ports(rule["ports"]),
+            "ports": _ports(rule.get("ports") or []),
         }
         for rule in rules
         for version, family in FAMILIES.items()
@@ -80,9 +82,12 @@ def _rule_problems(where: str, rule: Mapping[str, Any]) -> list[str]:
         problems.append(f"{where}: use letters, digits, blanks, dots, - and _ in a name, 63 at most")
     if not rule["sources"]:
         problems.append(f"{where}: sources is empty, so nobody could come in. Fix: name networks, or remove the rule")
-    if not rule["ports"]:
+    ports = rule.get("ports") or []
+    if rule.get("protocol") in PORTLESS and ports:
+        problems.append(f"{where}: {rule['protocol']} has no ports. Fix: remove ports")
+    elif not ports and rule.get("protocol") not in PORTLESS:
         problems.append(f"{where}: ports is empty. Fix: name ports, or remove the rule")
-    for port in rule["ports"]:
+    for port in ports:
         try:
             _range(port)
         except ValueError as error:
@@ -131,7 +136,7 @@ def firewall_site_rules(plan: Document, site: Document) -> list[Document]:
     """What other machines must reach on the host of this plan.
 
     `site`: {addresses: {gateways|inference|monitoring|depot: [private addresses]}, gateway_clients: [networks],
-    gateway_ports: [ports], depot_port: port, fanout_port: port or null}.
+    gateway_ports: [ports], depot_port: port, fanout_port: port or null, vrrp: whether the gateways share addresses}.
     """
     addresses = {kind: _remote(rows) for kind, rows in site["addresses"].items()}
     watchers = addresses.get("monitoring", [])
@@ -147,11 +152,15 @@ def firewall_site_rules(plan: Document, site: Document) -> list[Document]:
         wanted.append(("depot", [site["depot_port"]], list(chain.from_iterable(addresses.values()))))
     if "inference" in plan["kinds"] and site["fanout_port"]:
         wanted.append(("weights fanout", [site["fanout_port"]], addresses.get("inference", [])))
-    return [
+    rules: list[Document] = [
         {"name": name, "ports": list(ports), "protocol": "tcp", "sources": list(dict.fromkeys(sources))}
         for name, ports, sources in wanted
         if ports and sources
     ]
+    gateways = addresses.get("gateways", [])
+    if "gateway" in plan["kinds"] and site.get("vrrp") and gateways:
+        rules.append({"name": "virtual addresses", "ports": [], "protocol": "vrrp", "sources": gateways})
+    return rules
 
 
 class FilterModule:

@@ -103,3 +103,12 @@ def test_the_present_connection_must_be_admitted(source: tuple[str, int] | None,
     settings = {"check_source": check, "ssh_cidrs": ["10.0.0.0/8", "fd00::/64"], "ssh_port": 22}
     found = source_problem(settings, source)
     assert why in found if why else found == ""
+
+
+def test_vrrp_has_no_ports() -> None:
+    rule: dict[str, Any] = {"name": "vrrp", "protocol": "vrrp", "sources": ["10.0.0.1", "fd00::1"]}
+    wishes = {"firewall_enabled": True, "firewall_ssh_cidrs": ["10.0.0.0/8"]}
+    assert firewall_problems({**wishes, "firewall_rules": [rule]}) == []
+    assert [(row["protocol"], row["ports"]) for row in firewall_rows([rule])] == [("vrrp", [])] * 2
+    (problem,) = firewall_problems({**wishes, "firewall_rules": [{**rule, "ports": ["80"]}]})
+    assert "vrrp has no ports" in problem
