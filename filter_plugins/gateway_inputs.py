@@ -211,6 +211,7 @@ def gateway_problems(settings: dict[str, Any]) -> list[str]:
             settings.get("gateway_api_keys", []),
             settings.get("gateway_issued_keys", []),
             _dicts(settings.get("gateway_models")),
+            needed=not settings.get("gateway_jwt_issuers"),
         ),
         *_models(settings.get("gateway_models")),
         *_listening(settings),

@@ -28,6 +28,7 @@ KNOWN = frozenset(
         "js_content",
         "js_import",
         "js_path",
+        "js_preload_object",
         "js_set",
         "js_shared_dict_zone",
         "js_var",

@@ -19,6 +19,7 @@ class Plan:
     drained: dict[str, set[str]]
     allowed: set[str]
     includes: set[str]
+    preloaded: dict[str, str]
 
 
 def at(node: Node, text: str) -> str:
