@@ -44,6 +44,7 @@ LEAST = {
     "gateway_hsts_seconds": 0,
     "gateway_audit_days": 1,
     "gateway_audit_minutes": 1,
+    "gateway_jwks_minutes": 1,
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 # Ansible loads this file on its own; the project's packages lie beside filter_plugins.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from policy.token_sources import sources
 from policy.tokens import concurrencies, issuer_document, issuer_problems
 
 
@@ -22,5 +23,6 @@ class FilterModule:
         return {
             "gateway_issuer_problems": issuer_problems,
             "gateway_issuer_document": issuer_document,
+            "gateway_jwks_sources": sources,
             "gateway_issuer_concurrencies": concurrencies,
         }

@@ -8,20 +8,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
-from module_utils.jwks.keys import Unusable, parse, preloaded, usable
+from module_utils.jwks.keys import Unusable, preloaded
 from policy.keys import LIMITS, right_problems, rights
+from policy.token_sources import ALGORITHMS, FETCHED, WORD, ca_problem, given_keys, source_problems
 
 VARIABLE = "gateway_jwt_issuers"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}\Z")
-WORD = re.compile(r"[!-~]{1,255}\Z")
-ALGORITHMS = ("RS256", "ES256")
 MOST_LEEWAY = 300
 NEEDED = {"name", "issuer", "audience", "rules"}
 FIELDS = {*NEEDED, "jwks", "jwks_url", "jwks_ca", "algorithms", "leeway_seconds", "subject_claim"}
 RULE_FIELDS = {"claim", "value", "models", "routes", "addresses", *LIMITS}
-Keys = list[dict[str, Any]]
 
 
 def _algorithms(value: Any) -> Iterator[str]:
@@ -71,25 +68,6 @@ def _rule(rule: Any, models: set[str], routes: set[str]) -> Iterator[str]:
     yield from right_problems(rule, models, routes)
 
 
-def _source(entry: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with where the keys come from."""
-    if ("jwks" in entry) == ("jwks_url" in entry):
-        yield "must have either jwks (a file on the control host, or the document) or jwks_url"
-    elif "jwks_url" in entry:
-        url = str(entry["jwks_url"])
-        try:
-            parts = urlsplit(url)
-            fine = parts.scheme == "https" and parts.hostname and parts.username is None and parts.port != 0
-        except ValueError:
-            fine = False
-        if not fine or not WORD.match(url) or parts.fragment:
-            yield f"jwks_url: {url!r} is no address that keys may come from - write https://HOST/PATH"
-    elif not isinstance(entry["jwks"], str | dict):
-        yield "jwks must be a file on the control host, or the document itself"
-    if "jwks_ca" in entry and "jwks_url" not in entry:
-        yield "jwks_ca is for jwks_url only"
-
-
 def _entry(entry: dict[str, Any], models: set[str], routes: set[str]) -> Iterator[str]:
     unknown, missing = sorted(set(entry) - FIELDS), sorted(NEEDED - set(entry))
     if unknown:
@@ -102,7 +80,7 @@ def _entry(entry: dict[str, Any], models: set[str], routes: set[str]) -> Iterato
         value = entry.get(field, "x")
         if not isinstance(value, str) or not WORD.match(value):
             yield f"{field}: {value!r} must be the text that tokens carry, without spaces (at most 255 characters)"
-    yield from _source(entry)
+    yield from source_problems(entry)
     yield from _algorithms(entry.get("algorithms", list(ALGORITHMS)))
     leeway = entry.get("leeway_seconds", 0)
     if not isinstance(leeway, int) or isinstance(leeway, bool) or not 0 <= leeway <= MOST_LEEWAY:
@@ -115,21 +93,6 @@ def _entry(entry: dict[str, Any], models: set[str], routes: set[str]) -> Iterato
     else:
         for index, rule in enumerate(rules):
             yield from (f"rules[{index}]: {line}" for line in _rule(rule, models, routes))
-
-
-def given_keys(entry: dict[str, Any], files: dict[str, str]) -> Keys:
-    """The usable keys of an issuer whose document is given, or in one of `files` (texts by path). Raises Unusable."""
-    given = entry["jwks"]
-    if isinstance(given, str):
-        text = given if given.lstrip().startswith("{") else files.get(given, "")
-        if not text:
-            raise Unusable(f"the file {given} is not there, or is empty")
-        given = parse(text)
-    found, others = usable(given)
-    accepted = [key for key in found if key["alg"] in entry.get("algorithms", ALGORITHMS)]
-    if not accepted:
-        raise Unusable("none of its keys is for the issuer's algorithms" + "".join(f"; {line}" for line in others[:3]))
-    return accepted
 
 
 def issuer_problems(issuers: Any, models: list[dict[str, Any]], files: dict[str, str]) -> list[str]:
@@ -151,6 +114,8 @@ def issuer_problems(issuers: Any, models: list[dict[str, Any]], files: dict[str,
                 given_keys(entry, files)
             except Unusable as error:
                 lines = [f"jwks: {error}"]
+        elif not lines and "jwks_ca" in entry:
+            lines = list(ca_problem(entry["jwks_ca"], files))
         problems += [f"{VARIABLE}[{index}]{told}: {line}" for line in lines]
     for field in ("name", "issuer"):
         counts = Counter(str(entry.get(field)).lower() for entry in issuers)
@@ -187,7 +152,7 @@ def issuer_document(issuers: list[dict[str, Any]], files: dict[str, str]) -> str
             "algorithms": entry.get("algorithms", list(ALGORITHMS)),
             "leeway": entry.get("leeway_seconds", 60),
             "subject": _path(entry.get("subject_claim", "sub")),
-            "fetched": "jwks_url" in entry,
+            "fetched": FETCHED if "jwks_url" in entry else "",
             "keys": given_keys(entry, files) if "jwks" in entry else [],
             "rules": [_rule_record(rule) for rule in entry["rules"]],
         }

@@ -1,6 +1,7 @@
 """An issuer of tokens for the tests: its keys, good tokens, and the parts of which bad ones are made.
 
-`python -m tests.support.jwt_issuer FOLDER NAME` makes its keys in FOLDER: NAME.json (JWKS) and NAME-ALGORITHM.pem.
+`python -m tests.support.jwt_issuer FOLDER NAME` makes its keys in FOLDER: NAME.json (JWKS) and NAME-ALGORITHM.pem,
+and the CA (NAME-ca.pem) and certificate with key (NAME-server.pem) of a server on localhost that hands them out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
@@ -105,4 +107,10 @@ def _changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    Issuer(sys.argv[2]).save(Path(sys.argv[1]))
+    target, issuer = Path(sys.argv[1]), Issuer(sys.argv[2])
+    issuer.save(target)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(target / f"{issuer.name}-ca.pem"))
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        str(target / f"{issuer.name}-server.pem")
+    )

@@ -6,12 +6,14 @@ import json
 from typing import Any
 
 import pytest
+import trustme
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from filter_plugins.gateway_inputs import gateway_problems
 from module_utils.jwks.keys import LARGEST, Unusable, parse, usable
+from policy.token_sources import sources
 from policy.tokens import concurrencies, issuer_document, issuer_problems
 from tests.support.gateway_render import MODELS, VARIABLES
 from tests.support.jwt_issuer import Issuer, public_jwk
@@ -38,7 +40,7 @@ def test_good_issuer_has_no_problem() -> None:
         "name": "b",
         "issuer": "b",
         "jwks_url": "https://b.lab:8443/keys",
-        "jwks_ca": "x",
+        "jwks_ca": trustme.CA().cert_pem.bytes().decode(),
         "algorithms": ["ES256"],
         "leeway_seconds": 0,
         "subject_claim": ["person", "mail"],
@@ -54,6 +56,7 @@ def test_issuers_are_enough_to_come_in() -> None:
     assert not [line for line in gateway_problems({**settings, "gateway_jwt_issuers": [GOOD]}) if "no key" in line]
 
 
+FETCHED = {**without("jwks"), "jwks_url": "https://idp.lab/keys"}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (without("issuer"), "issuer is missing"),
     (without("audience"), "audience is missing"),
@@ -93,6 +96,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**without("jwks"), "jwks_url": "https:///keys"}, "is no address that keys may come from"),
     ({**without("jwks"), "jwks_url": "file:///etc/passwd"}, "is no address that keys may come from"),
     ({**GOOD, "jwks_ca": "x"}, "jwks_ca is for jwks_url only"),
+    ({**FETCHED, "jwks_ca": "/nowhere"}, "jwks_ca: /nowhere holds no certificate"),
+    ({**FETCHED, "jwks_ca": "-----BEGIN CERTIFICATE-----"}, "jwks_ca: the text holds no certificate"),
     ({**GOOD, "jwks": ["x"]}, "must be a file on the control host"),
     ({**GOOD, "jwks": "/nowhere"}, "the file /nowhere is not there, or is empty"),
     ({**GOOD, "jwks": "{"}, "it is no JSON"),
@@ -201,11 +206,21 @@ def test_nginx_gets_rules_and_no_more_than_the_keys() -> None:
     assert issuer["rules"] == [
         {"claim": ["department"], "values": ["radiology"], "rights": {"models": ["small"], "concurrent": 2}}
     ]
-    assert (issuer["leeway"], issuer["subject"], issuer["fetched"]) == (60, ["sub"], False)
+    assert (issuer["leeway"], issuer["subject"], issuer["fetched"]) == (60, ["sub"], "")
     assert [key["kid"] for key in issuer["keys"]] == ["idp-ES256", "idp-RS256"]
     only = json.loads(json.loads(issuer_document([{**GOOD, "algorithms": ["ES256"]}], {}))["text"])[0]
     assert [key["kid"] for key in only["keys"]] == ["idp-ES256"]
     assert concurrencies([GOOD]) == [2]
+
+
+def test_gateway_gets_what_it_needs_to_fetch() -> None:
+    listed, ca = sources([GOOD, {**FETCHED, "name": "b", "jwks_ca": "/ca.pem"}], {"/ca.pem": "PEM"})
+    assert json.loads(listed["content"]) == [
+        {"name": "b", "url": "https://idp.lab/keys", "algorithms": ["RS256", "ES256"], "ca": ca["path"]}
+    ]
+    assert (ca["path"], ca["content"]) == ("/usr/local/lib/redoubt/jwks/b.pem", "PEM")
+    held = json.loads(json.loads(issuer_document([FETCHED], {}))["text"])[0]
+    assert (held["fetched"], held["keys"]) == ("/var/lib/redoubt/jwks/keys.json", [])
 
 
 @pytest.mark.parametrize(

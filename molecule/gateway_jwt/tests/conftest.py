@@ -32,6 +32,11 @@ def engine(host: Host) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def remote() -> Issuer:
+    return Issuer.load(FOLDER, "remote")
+
+
+@pytest.fixture(scope="session")
 def idp() -> Issuer:
     return Issuer.load(FOLDER, "idp")
 

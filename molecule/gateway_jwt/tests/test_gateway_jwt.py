@@ -218,6 +218,11 @@ def test_unreadable_issuers_let_nobody_in(host: Host, address: str, idp: Issuer)
         assert ask(address, MODELS)["status"] == 200  # alice's key
     finally:
         host.check_output(f"mv /root/issuers.json {ISSUERS} && nginx -s reload")
+    for _ in range(50):
+        if ask(address, MODELS, key=token)["status"] == 200:
+            return
+        host.check_output("sleep 0.1")
+    raise AssertionError("the good issuers are not read again")
 
 
 def test_key_that_is_withdrawn_ends_its_tokens_and_no_stream(address: str, idp: Issuer, play: Play) -> None:

@@ -2,6 +2,7 @@
 // were judged before they came here; of a token nothing is believed until its signature is checked with one of those
 // keys, and no key or address that a token brings along is ever used.
 import digests from 'crypto';
+import files from 'fs';
 
 const LONGEST = 8192;
 const ALGORITHMS = {
@@ -11,6 +12,8 @@ const ALGORITHMS = {
 const TYPES = ['jwt', 'at+jwt', 'application/at+jwt'];
 // What a name in the log may hold; a subject with anything else is told by its digest as well.
 const UNCLEAN = /[^A-Za-z0-9._@|:-]/g;
+// Seconds that a token is known for when the keys of its issuer may change meanwhile.
+const KNOWN_FOR = 30;
 const LONGEST_SUBJECT = 128;
 
 function has(object, name) {
@@ -112,11 +115,12 @@ function held(object) {
     return JSON.parse(object.text);
 }
 
+// Keys that are fetched change without Nginx: they are read when a signature is to be checked.
 function keysOf(issuer) {
-    if (!issuer.fetched) {
+    if (issuer.fetched === '') {
         return issuer.keys;
     }
-    const found = held(globalThis.gateway_fetched).find((other) => other.name === issuer.name);
+    const found = JSON.parse(files.readFileSync(issuer.fetched, 'utf8')).find((other) => other.name === issuer.name);
     return found === undefined ? [] : found.keys;
 }
 
@@ -149,11 +153,13 @@ async function read(secret) {
     }
     const rule = issuer.rules.find((other) => fits(other, claims));
     const rights = rule === undefined ? {unruled: true} : rule.rights;
-    return Object.assign({}, rights, {name: client(issuer, subject), expires: claims.exp + issuer.leeway});
+    const record = Object.assign({}, rights, {name: client(issuer, subject), expires: claims.exp + issuer.leeway});
+    return issuer.fetched === '' ? record : Object.assign(record, {until: Date.now() / 1000 + KNOWN_FOR});
 }
 
 // The record of a token, null where it is none, or the promise of one of these where its signature must be checked.
-// One that was good is known by its digest until it ends, or until issuers or keys change.
+// One that was good is known by its digest until it ends, or until issuers or keys change; not for long if keys are
+// fetched.
 function record(r, secret, digest) {
     const zone = ngx.shared.gateway_tokens;
     if (zone === undefined || secret.split('.', 4).length !== 3 || r.headersIn['Authorization'] === undefined) {
@@ -163,12 +169,14 @@ function record(r, secret, digest) {
     if (secret.length > LONGEST) {
         return null;
     }
-    const fetched = globalThis.gateway_fetched;
-    const name = globalThis.gateway_issuers.version + (fetched === undefined ? '' : fetched.version) + digest;
-    const known = r.variables.gateway_token || zone.get(name);
-    if (known) {
-        r.variables.gateway_token = known;
-        return JSON.parse(known);
+    if (r.variables.gateway_token !== '') {
+        return JSON.parse(r.variables.gateway_token);
+    }
+    const name = globalThis.gateway_issuers.version + digest, text = zone.get(name);
+    const known = text ? JSON.parse(text) : null;
+    if (known !== null && (known.until === undefined || Date.now() < known.until * 1000)) {
+        r.variables.gateway_token = text;
+        return known;
     }
     return read(secret).then((found) => {
         if (found !== null) {
