@@ -8,6 +8,8 @@ KNOWN = frozenset(
     {
         "access_log",
         "add_header",
+        "auth_basic",
+        "auth_basic_user_file",
         "client_body_buffer_size",
         "client_body_timeout",
         "client_header_buffer_size",

@@ -20,6 +20,7 @@ class Plan:
     allowed: set[str]
     includes: set[str]
     preloaded: dict[str, str]
+    people: dict[str, dict[str, Any]]
 
 
 def at(node: Node, text: str) -> str:

@@ -9,11 +9,12 @@ A directive that the policy does not know is refused, so that nothing new comes 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from policy.directives import KNOWN
 from policy.locations import choosing, proxied
+from policy.people_rules import people_elsewhere, people_page
 from policy.promises import Plan, at, refuses
 from policy.tree import Node, parse
 
@@ -28,7 +29,7 @@ PROGRAMS = ("keys.js", "models.js", "page.js", "usage.js")
 ADDRESS_GUARD = ["$gateway_admitted", "=", "0"]
 ADMITTED = {"default": "1", "00": "0"}
 HEALTH = {"default": "0", "/healthz": "$gateway_local"}
-SETTABLE = ("$gateway_model", "$gateway_route", "$args")
+SETTABLE = ("$gateway_model", "$gateway_route", "$gateway_people", "$args")
 HTTP_LIMITS = ("client_max_body_size", "client_header_timeout", "client_body_timeout", "large_client_header_buffers")
 
 
@@ -150,7 +151,10 @@ def _service(server: Node, plan: Plan) -> Iterator[str]:
     for location in locations:
         if location.args[0] in ("~", "~*"):
             yield at(location, "a regular expression as location - use '= /path'")
-        if location.find("proxy_pass"):
+        if location.find("proxy_pass") and location.args[-1] in plan.people:
+            path = location.args[-1]
+            yield from people_page(location, plan.people[path], list(plan.people).index(path))
+        elif location.find("proxy_pass"):
             yield from proxied(location, plan)
         elif location.find("js_content"):
             yield from choosing(location, plan)
@@ -200,22 +204,34 @@ def breaches(
     allowed_cidrs: list[str],
     includes: list[str],
     preloaded: dict[str, str] | None = None,
+    people: Sequence[dict[str, Any]] = (),
 ) -> list[str]:
     """Every breach of the gateway's policy in a rendered nginx.conf, with its line; empty when there is none.
 
     `routes` is the table made by `gateway_routes`, `models` what it was made of; `includes` names the only
-    files that may be included, `preloaded` the only objects for programs, and the file of each.
+    files that may be included, `preloaded` the only objects for programs, and the file of each;
+    `people` the pages for people (rows of `people_rows`).
     """
     plan = Plan(
         routes={route["path"]: route for route in routes},
-        servers={f"redoubt_{index}": set(model["servers"]) for index, model in enumerate(models)},
+        servers={
+            **{f"redoubt_{index}": set(model["servers"]) for index, model in enumerate(models)},
+            **{row["upstream"]: {row["server"]} for row in people},
+        },
         drained={f"redoubt_{index}": set(model.get("drained", [])) for index, model in enumerate(models)},
         allowed={str(item) for item in allowed_cidrs},
         includes=set(includes),
         preloaded=preloaded or {},
+        people={row["path"]: row for row in people},
     )
     root, problems = parse(text)
-    problems += [*_directives(root, plan), *_maps(root, plan), *_logs(root), *_upstreams(root, plan)]
+    problems += [
+        *_directives(root, plan),
+        *_maps(root, plan),
+        *_logs(root),
+        *_upstreams(root, plan),
+        *people_elsewhere(root, plan),
+    ]
     if len(root.find("http")) != 1:
         problems.append("nginx.conf: there must be one http block")
     for http in root.find("http"):
