@@ -19,12 +19,15 @@ def people_files(rows: list[dict[str, Any]], group: str) -> list[dict[str, str]]
     return [
         {"path": f"/etc/nginx/{row['file']}", "content": row["passwords"], "mode": "0640", "group": group}
         for row in rows
+        if "file" in row
     ]
 
 
 def people_traces(rows: list[dict[str, Any]]) -> list[str]:
     """Return the files of passwords that pages of before may have left."""
-    return [f"/etc/nginx/redoubt_people_{index}.htpasswd" for index in range(len(rows), MOST_PAGES)]
+    kept = {row["file"] for row in rows if "file" in row}
+    every = [f"redoubt_people_{index}.htpasswd" for index in range(MOST_PAGES)]
+    return [f"/etc/nginx/{name}" for name in every if name not in kept]
 
 
 class FilterModule:

@@ -14,7 +14,7 @@ from typing import Any
 
 from policy.directives import KNOWN
 from policy.locations import choosing, proxied
-from policy.people_rules import people_elsewhere, people_page
+from policy.people_rules import people_check, people_elsewhere, people_page
 from policy.promises import Plan, at, refuses
 from policy.tree import Node, parse
 
@@ -148,12 +148,15 @@ def _service(server: Node, plan: Plan) -> Iterator[str]:
     locations = [node for node in server.walk() if node.name == "location"]
     if not any(node.args == ["/"] for node in locations):
         yield at(server, "no 'location /' that refuses everything else")
+    checks = {row["check"]: row for row in plan.people.values() if "check" in row}
     for location in locations:
         if location.args[0] in ("~", "~*"):
             yield at(location, "a regular expression as location - use '= /path'")
         if location.find("proxy_pass") and location.args[-1] in plan.people:
             path = location.args[-1]
             yield from people_page(location, plan.people[path], list(plan.people).index(path))
+        elif location.find("proxy_pass") and location.args[-1] in checks:
+            yield from people_check(location, checks[location.args[-1]])
         elif location.find("proxy_pass"):
             yield from proxied(location, plan)
         elif location.find("js_content"):

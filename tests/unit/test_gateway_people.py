@@ -34,11 +34,13 @@ GRAFANA: dict[str, Any] = {
     "methods": ["GET", "POST", "DELETE"],
 }
 PROMETHEUS = {"path": "/ops/prometheus/", "upstream": "[::1]:9090"}
-PAGES = [GRAFANA, PROMETHEUS]
+WIKI = {"path": "/wiki/", "upstream": "10.0.0.9:80", "login": "oidc", "groups": ["ops", "team-1"]}
+PAGES = [GRAFANA, PROMETHEUS, WIKI]
+PROXY = "127.0.0.1:4180"
 
 
 def test_good_pages_have_no_problem() -> None:
-    assert people_problems(PAGES, USERS, gateway_routes(MODELS, ROUTES)) == []
+    assert people_problems(PAGES, USERS, gateway_routes(MODELS, ROUTES), PROXY) == []
     assert people_problems([], [], gateway_routes(MODELS, ROUTES)) == []
 
 
@@ -62,11 +64,17 @@ def test_good_pages_have_no_problem() -> None:
         ({**GRAFANA, "addresses": ["10.0.0.1/8"]}, "host bits"),
         ({**GRAFANA, "methods": ["TRACE"]}, "methods ['TRACE']"),
         ({**GRAFANA, "user": ["anna"]}, "user is not known"),
+        ({**GRAFANA, "login": "none"}, "login 'none' must be password or oidc"),
+        ({**GRAFANA, "groups": ["ops"]}, "groups are for pages with login: oidc"),
+        ({**WIKI, "users": ["anna"]}, "users are for pages with a password"),
+        ({**WIKI, "groups": []}, "groups: []"),
+        ({**WIKI, "groups": ["a&b=c"]}, "groups: ['a&b=c']"),
+        ({**WIKI, "groups": ["a,b"]}, "groups: ['a,b']"),
         ("x", "must have path and upstream"),
     ],
 )
 def test_bad_page_is_refused_by_name(page: Any, wanted: str) -> None:
-    problems = people_problems([page], USERS, gateway_routes(MODELS, ROUTES))
+    problems = people_problems([page], USERS, gateway_routes(MODELS, ROUTES), PROXY)
     assert any(wanted in line for line in problems), problems
     assert all(line.startswith("gateway_people_pages[0]: ") for line in problems)
 
@@ -85,7 +93,7 @@ def test_bad_page_is_refused_by_name(page: Any, wanted: str) -> None:
     ],
 )
 def test_bad_user_is_refused_and_no_hash_is_told(user: dict[str, str], wanted: str) -> None:
-    problems = people_problems(PAGES, [*USERS, user], gateway_routes(MODELS, ROUTES))
+    problems = people_problems(PAGES, [*USERS, user], gateway_routes(MODELS, ROUTES), PROXY)
     assert any(wanted in line for line in problems), problems
     assert "secret-word" not in "\n".join(problems)
     assert ANNA["hash"] not in "\n".join(problems)
@@ -97,13 +105,24 @@ def test_pages_do_not_overlap() -> None:
     assert "given twice" in people_problems([GRAFANA, dict(GRAFANA, path="".join(["/graf", "ana/"]))], USERS, [])[0]
 
 
+def test_oidc_needs_a_proxy_and_its_place() -> None:
+    assert "nobody to ask" in people_problems([WIKI], [], [])[0]
+    assert "write an IP address" in people_problems([WIKI], [], [], "proxy:4180")[0]
+    assert "where people sign in" in people_problems([{**WIKI, "path": "/oauth2/x/"}], [], [], PROXY)[0]
+
+
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
-    return render(tmp_path_factory.mktemp("render"), gateway_people_pages=PAGES, gateway_people_users=USERS)
+    return render(
+        tmp_path_factory.mktemp("render"),
+        gateway_people_pages=PAGES,
+        gateway_people_users=USERS,
+        gateway_people_oidc=PROXY,
+    )
 
 
 def check(text: str) -> list[str]:
-    rows = people_rows(PAGES, USERS)
+    rows = people_rows(PAGES, USERS, PROXY)
     routes = gateway_routes(MODELS, ROUTES)
     return breaches(text, routes, MODELS, VARIABLES["gateway_allowed_cidrs"], [KEYS], people=rows)
 
@@ -116,14 +135,28 @@ def test_what_the_role_renders_passes(rendered: Rendered) -> None:
     ]
     assert [file["content"].count(":$") for file in rendered.people] == [1, 2]
     assert ANNA["hash"] not in rendered.text
-    assert len(people_traces(people_rows(PAGES, USERS))) == 14
+    assert len(people_traces(people_rows(PAGES, USERS, PROXY))) == 14
+    assert "proxy_pass http://redoubt_people_oidc/oauth2/auth?allowed_groups=ops,team-1;" in rendered.text
+    assert "return 302 /oauth2/start?rd=/wiki/;" in rendered.text
 
 
 BREACHES = {
-    "no password": ("            auth_basic people;\n", "", "open without a password"),
-    "password turned off": ("auth_basic people;", "auth_basic off;", "open without a password"),
-    "other passwords": ("redoubt_people_1.htpasswd;", "redoubt_people_0.htpasswd;", "its passwords must be those of"),
-    "passwords of a client's choice": ("redoubt_people_1.htpasswd;", "$http_x_file;", "its passwords must be those of"),
+    "no password": ("            auth_basic people;\n", "", "than the plan says ('auth_basic people')"),
+    "password turned off": (
+        "auth_basic people;",
+        "auth_basic off;",
+        "than the plan says ('auth_basic people')",
+    ),
+    "other passwords": (
+        "redoubt_people_1.htpasswd;",
+        "redoubt_people_0.htpasswd;",
+        "('auth_basic_user_file redoubt_people_1",
+    ),
+    "passwords of a client's choice": (
+        "redoubt_people_1.htpasswd;",
+        "$http_x_file;",
+        "('auth_basic_user_file redoubt_people_1",
+    ),
     "any of both": ("auth_basic people;", "auth_basic people; satisfy any;", "directive 'satisfy' is not known"),
     "address not asked": (
         "if ($gateway_people_from_0 = 0)",
@@ -179,6 +212,30 @@ BREACHES = {
         "must be set in pages for people only",
     ),
     "password in the log": ('"path":"$gateway_path"', '"path":"$http_authorization"', "$http_authorization"),
+    "nobody asked": ("            auth_request /-/people/2;\n", "", "('auth_request /-/people/2')"),
+    "asked and let through": ("auth_request /-/people/2;", "auth_request off;", "('auth_request /-/people/2')"),
+    "asked of something else": ("auth_request /-/people/2;", "auth_request /healthz;", "('auth_request /-/people/2')"),
+    "asked of nobody's": ("$upstream_http_x_auth_request_user;", "$http_x_user;", "('auth_request_set"),
+    "name of one's choice at a page of OIDC": (
+        "proxy_set_header X-WEBAUTH-USER $gateway_people_user;",
+        "proxy_set_header X-WEBAUTH-USER $remote_user;",
+        "the header X-WEBAUTH-USER must be $gateway_people_user",
+    ),
+    "question open to all": (
+        "            internal;\n            # A question",
+        "            # A",
+        "own questions only",
+    ),
+    "question without the groups": ("auth?allowed_groups=ops,team-1;", "auth;", "is not the question of /wiki/"),
+    "question to somebody else": (
+        "http://redoubt_people_oidc/oauth2/auth",
+        "http://redoubt_people_0/x",
+        "is not the question",
+    ),
+    "bodies handed on": ("proxy_pass_request_body off;", "", "hands bodies on"),
+    "question on a route": ("set $gateway_route", "auth_request /-/people/2; set $gateway_route", "has no place here"),
+    "more than the proxy's pages": ("location ^~ /oauth2/ {", "location ^~ /oauth {", "is no exact route"),
+    "proxy elsewhere": ("server 127.0.0.1:4180;", "server 10.9.9.9:4180;", "not in the plan"),
     "headers added": (
         "auth_basic people;",
         "auth_basic people; add_header X-A b;",

@@ -2,66 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from testinfra.host import Host
 
 from tests.support.gateway_client import ALICE
+from tests.support.people_client import ANNA, BEN, basic, client, look, seen
 from tests.support.plays import Play
 from tests.support.raw_http import context, exchange, written
 
-FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-STUB = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests/support/stub_engine.py")
-LOG = "/var/log/nginx/gateway-audit.jsonl"
-ANNA, BEN = ("anna", "correct horse"), ("ben", "battery staple")
 PAGE = "/grafana/d/1?x=2"
-
-
-@pytest.fixture(scope="session")
-def address() -> str:
-    document = json.loads((FOLDER / "inventory/lab.json").read_text())
-    return str(document["all"]["hosts"]["molecule-gateway-people"]["ansible_host"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def page(host: Host) -> Iterator[None]:
-    host.check_output("systemd-run --quiet --collect --unit stub-engine python3 -c %s 8101", STUB.read_text())
-    host.check_output("for i in $(seq 50); do ss -ltn | grep -q :8101 && exit 0; sleep 0.1; done; exit 1")
-    yield
-    host.check_output("systemctl stop stub-engine")
-
-
-def basic(who: tuple[str, str]) -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(":".join(who).encode()).decode()}
-
-
-def look(address: str, path: str, method: str = "GET", headers: dict[str, str] | None = None) -> dict[str, Any]:
-    return exchange(address, 443, written(path, method, headers=headers), context(), "redoubt.lab")
-
-
-def seen(answer: dict[str, Any]) -> dict[str, Any]:
-    """The request as the page got it; fails when no page answered."""
-    assert answer["status"] == 200, answer["content"]
-    found: dict[str, Any] = json.loads(answer["content"].splitlines()[0])
-    return found
-
-
-def client(host: Host, answer: dict[str, Any]) -> str:
-    wanted = answer["headers"]["x-request-id"]
-    for _ in range(50):
-        for line in reversed(host.file(LOG).content_string.splitlines()):
-            entry = json.loads(line)
-            if entry["request_id"] == wanted:
-                return str(entry["client"])
-        host.check_output("sleep 0.1")
-    raise AssertionError("the log lacks it")
 
 
 @pytest.mark.parametrize("who", [ANNA, BEN])
