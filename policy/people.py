@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from policy.keys import right_problems
+
 PAGES = "gateway_people_pages"
 USERS = "gateway_people_users"
 PROXY = "gateway_people_oidc"
@@ -39,14 +41,6 @@ def _server_problem(text: str) -> str | None:
         ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
     except ValueError:
         return "write an IP address before the port"
-    return None
-
-
-def _network_problem(text: str) -> str | None:
-    try:
-        ipaddress.ip_network(text, strict=True)
-    except ValueError as error:
-        return str(error)
     return None
 
 
@@ -99,14 +93,7 @@ def _page(page: dict[str, Any], names: set[str], routes: list[str]) -> Iterator[
     if wrong:
         yield f"upstream {page.get('upstream')!r}: {wrong}"
     yield from _who(page, names)
-    addresses = page.get("addresses", ["::/0"])
-    if not isinstance(addresses, list) or not addresses:
-        yield "addresses must be a list with something in it - leave it out for all of gateway_allowed_cidrs"
-    else:
-        for item in addresses:
-            problem = _network_problem(str(item))
-            if problem:
-                yield f"addresses: {item!r} is no network ({problem}) - write it as 10.20.0.0/16 or fd00::/64"
+    yield from right_problems({"addresses": page["addresses"]} if "addresses" in page else {}, set(), set())
     methods = page.get("methods", list(USUAL_METHODS))
     if not isinstance(methods, list) or not methods or set(map(str, methods)) - set(METHODS):
         yield f"methods {methods!r} - use some of {', '.join(METHODS)}"
