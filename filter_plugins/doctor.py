@@ -72,7 +72,7 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
     """The checks to be made on one host, from its plan.
 
     `settings`: {deep: bool, min_free_percent: number, prometheus_url: str, certificate: str, firewall: bool,
-    secret_patterns: [glob]}.
+    jwks: [names of issuers whose keys are fetched], secret_patterns: [glob]}.
     Raises KeyError when the plan lacks a part that its `kinds` promise.
     """
     manifests = {row["name"]: row for row in plan["weights"]}
@@ -112,6 +112,7 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
                 "remedy": "Run the gateway playbook (private CA), or give a new certificate (files).",
             },
             *gateway_checks.audit(),
+            *gateway_checks.fetched_keys(settings.get("jwks", [])),
         ]
     if plan.get("monitoring"):
         checks += _monitoring_checks(settings["prometheus_url"], sorted(drained))

@@ -44,6 +44,7 @@ LEAST = {
     "gateway_hsts_seconds": 0,
     "gateway_audit_days": 1,
     "gateway_audit_minutes": 1,
+    "gateway_jwks_minutes": 1,
 }
 
 
@@ -211,6 +212,7 @@ def gateway_problems(settings: dict[str, Any]) -> list[str]:
             settings.get("gateway_api_keys", []),
             settings.get("gateway_issued_keys", []),
             _dicts(settings.get("gateway_models")),
+            needed=not settings.get("gateway_jwt_issuers"),
         ),
         *_models(settings.get("gateway_models")),
         *_listening(settings),

@@ -8,6 +8,7 @@ The policy is a plain package beside this folder, so that it can be used and tes
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ def nginx_policy(
     models: list[dict[str, Any]],
     allowed_cidrs: list[str],
     includes: list[str],
+    preloaded: dict[str, str] | None = None,
+    people: Sequence[dict[str, Any]] = (),
 ) -> list[str]:
     """Return every breach with its line, none when all is well (arguments: policy.rules.breaches)."""
-    return breaches(text, routes, models, allowed_cidrs, includes)
+    return breaches(text, routes, models, allowed_cidrs, includes, preloaded, people)
 
 
 class FilterModule:

@@ -1,4 +1,4 @@
-"""What the doctor looks at of a gateway's audit log."""
+"""What the doctor looks at of a gateway's audit log, and of keys that it fetches."""
 
 from __future__ import annotations
 
@@ -21,5 +21,28 @@ def audit() -> list[dict[str, Any]]:
             "max_minutes": 30,
             "remedy": "Read 'journalctl -u redoubt-audit-seal' on the host, then run the audit playbook: it names"
             " what is wrong with the log.",
+        },
+    ]
+
+
+def fetched_keys(issuers: list[str]) -> list[dict[str, Any]]:
+    """Return the checks that the keys of these issuers of tokens are fetched, now and from now on."""
+    if not issuers:
+        return []
+    return [
+        {
+            "id": "unit.jwks",
+            "kind": "unit",
+            "unit": "redoubt-jwks.timer",
+            "remedy": "Run the gateway playbook: it installs and starts the timer.",
+        },
+        {
+            "id": "gateway.jwks",
+            "kind": "jwks",
+            "state_dir": "/var/lib/redoubt/jwks",
+            "issuers": issuers,
+            "max_minutes": 120,
+            "remedy": "Read 'journalctl -u redoubt-jwks' on the host: it says why an issuer's keys were not had."
+            " The last good ones are still used, so keys that the issuer has withdrawn are, too.",
         },
     ]

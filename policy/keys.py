@@ -120,27 +120,32 @@ def _entry(entry: dict[str, Any], models: set[str], routes: set[str]) -> Iterato
         yield wrong
     if "previous" in entry:
         yield from _previous(entry["previous"])
+    if "expires" in entry:
+        yield from _end(entry["expires"])
+    yield from right_problems(entry, models, routes)
+
+
+def right_problems(entry: dict[str, Any], models: set[str], routes: set[str]) -> Iterator[str]:
+    """What is wrong with the rights of a key, or of a rule for tokens: models, routes, addresses, limits."""
     yield from _listed(entry, "addresses", _network)
     yield from _listed(entry, "models", partial(_choice, models))
     yield from _listed(entry, "routes", partial(_choice, routes))
-    if "expires" in entry:
-        yield from _end(entry["expires"])
     for field in LIMITS:
         value = entry.get(field, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             yield f"{field}: {value!r} must be a whole number without quotes, 1 or more - leave it out for no limit"
 
 
-def key_problems(given: Any, issued: Any, models: list[dict[str, Any]]) -> list[str]:
+def key_problems(given: Any, issued: Any, models: list[dict[str, Any]], needed: bool = True) -> list[str]:
     """Everything that is wrong with the two lists of keys, one line each; empty when all is well.
 
     `given` is gateway_api_keys, `issued` gateway_issued_keys, `models` gateway_models, which keys may be limited to
-    (empty while there is no plan).
+    (empty while there is no plan). Unless `needed`, there may be no key: others may come in with tokens.
     """
     for variable, value in ((VARIABLE, given), (ISSUED, issued)):
         if not isinstance(value, list):
             return [f"{variable}: must be a list of keys"]
-    if not given and not issued:
+    if needed and not given and not issued:
         return [
             f"{VARIABLE}: no key is given - add [{{name: CLIENT, key: SECRET}}] to the vault, or issue one with "
             "`./redoubt play keys -e keys_issue=CLIENT`"
@@ -178,6 +183,19 @@ def _networks(values: list[str]) -> list[list[Any]]:
     return [[network.network_address.packed.hex(), network.prefixlen] for network in networks]
 
 
+def rights(entry: dict[str, Any]) -> dict[str, Any]:
+    """The part of a record that says what a key, or who comes with a token, may."""
+    found: dict[str, Any] = {
+        field: [str(item) for item in entry[field]] for field in ("models", "routes") if field in entry
+    }
+    if "addresses" in entry:
+        found["addresses"] = _networks(entry["addresses"])
+    for field, short in (("requests_per_minute", "requests"), ("tokens_per_minute", "tokens")):
+        if field in entry:
+            found[short] = int(entry[field])
+    return found
+
+
 def key_records(keys: list[dict[str, Any]]) -> list[dict[str, str]]:
     """[{id, record}] of checked keys, sorted by id: the head of a key's SHA-256, and what it may, as JSON.
 
@@ -186,17 +204,9 @@ def key_records(keys: list[dict[str, Any]]) -> list[dict[str, str]]:
     """
     found = []
     for entry in keys:
-        record: dict[str, Any] = {"digest": _digest(entry), "name": str(entry["name"])}
-        for field in ("models", "routes"):
-            if field in entry:
-                record[field] = [str(item) for item in entry[field]]
-        if "addresses" in entry:
-            record["addresses"] = _networks(entry["addresses"])
+        record: dict[str, Any] = {"digest": _digest(entry), "name": str(entry["name"]), **rights(entry)}
         if "expires" in entry:
             record["expires"] = moment(entry["expires"])
-        for field, short in (("requests_per_minute", "requests"), ("tokens_per_minute", "tokens")):
-            if field in entry:
-                record[short] = int(entry[field])
         found.append(record)
         if "previous" in entry:
             ends = [moment(entry["previous"]["expires"])] + ([record["expires"]] if "expires" in record else [])

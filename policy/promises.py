@@ -19,6 +19,8 @@ class Plan:
     drained: dict[str, set[str]]
     allowed: set[str]
     includes: set[str]
+    preloaded: dict[str, str]
+    people: dict[str, dict[str, Any]]
 
 
 def at(node: Node, text: str) -> str:

@@ -9,25 +9,27 @@ A directive that the policy does not know is refused, so that nothing new comes 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from policy.directives import KNOWN
 from policy.locations import choosing, proxied
+from policy.people_rules import people_check, people_elsewhere, people_page
 from policy.promises import Plan, at, refuses
 from policy.tree import Node, parse
 
 SECRET_VARIABLE = re.compile(
     r"\$\{?(http_authorization|http_x_api_key|http_cookie|cookie_\w+|args|arg_\w+|query_string|request_body|"
-    r"request_uri|request|gateway_key_id|gateway_key_record|gateway_tail|gateway_held|ssl_client_raw_cert)\b"
+    r"request_uri|request|gateway_key_id|gateway_key_record|gateway_token|gateway_tail|gateway_held|ssl_client_raw_cert)\b"
 )
 LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|\[::1\]):\d+\Z")
 SCRIPTS = (["$gateway_verdict", "keys.verdict"], ["$gateway_known", "keys.known"], ["$gateway_given", "usage.path"])
+ZONES = ("gateway_quota", "gateway_tokens")
 PROGRAMS = ("keys.js", "models.js", "page.js", "usage.js")
 ADDRESS_GUARD = ["$gateway_admitted", "=", "0"]
 ADMITTED = {"default": "1", "00": "0"}
 HEALTH = {"default": "0", "/healthz": "$gateway_local"}
-SETTABLE = ("$gateway_model", "$gateway_route", "$args")
+SETTABLE = ("$gateway_model", "$gateway_route", "$gateway_people", "$args")
 HTTP_LIMITS = ("client_max_body_size", "client_header_timeout", "client_body_timeout", "large_client_header_buffers")
 
 
@@ -49,8 +51,18 @@ def _directives(root: Node, plan: Plan) -> Iterator[str]:
             yield at(node, f"js_set {' '.join(node.args)}: only {' and '.join(' '.join(v) for v in SCRIPTS)} are known")
         if node.name == "js_import" and node.args[0] not in PROGRAMS:
             yield at(node, f"js_import {node.args[0]} is none of {', '.join(PROGRAMS)}")
+        if node.name == "js_preload_object":
+            yield from _preloaded(node, plan)
+        if node.name == "js_shared_dict_zone" and not any(node.args[0].startswith(f"zone={name}:") for name in ZONES):
+            yield at(node, f"js_shared_dict_zone {node.args[0]} is none of {', '.join(ZONES)}")
         if node.name == "server_name" and any(arg.startswith("~") or "*" in arg for arg in node.args):
             yield at(node, "a pattern as server name - use exact names")
+
+
+def _preloaded(node: Node, plan: Plan) -> Iterator[str]:
+    """Objects that programs find ready: who may sign tokens stands there, so it comes from our own files alone."""
+    if node.args not in [[name, "from", path] for name, path in plan.preloaded.items()]:
+        yield at(node, f"js_preload_object {' '.join(node.args)} is not what the plan says")
 
 
 def _maps(root: Node, plan: Plan) -> Iterator[str]:
@@ -136,10 +148,16 @@ def _service(server: Node, plan: Plan) -> Iterator[str]:
     locations = [node for node in server.walk() if node.name == "location"]
     if not any(node.args == ["/"] for node in locations):
         yield at(server, "no 'location /' that refuses everything else")
+    checks = {row["check"]: row for row in plan.people.values() if "check" in row}
     for location in locations:
         if location.args[0] in ("~", "~*"):
             yield at(location, "a regular expression as location - use '= /path'")
-        if location.find("proxy_pass"):
+        if location.find("proxy_pass") and location.args[-1] in plan.people:
+            path = location.args[-1]
+            yield from people_page(location, plan.people[path], list(plan.people).index(path))
+        elif location.find("proxy_pass") and location.args[-1] in checks:
+            yield from people_check(location, checks[location.args[-1]])
+        elif location.find("proxy_pass"):
             yield from proxied(location, plan)
         elif location.find("js_content"):
             yield from choosing(location, plan)
@@ -188,21 +206,35 @@ def breaches(
     models: list[dict[str, Any]],
     allowed_cidrs: list[str],
     includes: list[str],
+    preloaded: dict[str, str] | None = None,
+    people: Sequence[dict[str, Any]] = (),
 ) -> list[str]:
     """Every breach of the gateway's policy in a rendered nginx.conf, with its line; empty when there is none.
 
     `routes` is the table made by `gateway_routes`, `models` what it was made of; `includes` names the only
-    files that may be included.
+    files that may be included, `preloaded` the only objects for programs, and the file of each;
+    `people` the pages for people (rows of `people_rows`).
     """
     plan = Plan(
         routes={route["path"]: route for route in routes},
-        servers={f"redoubt_{index}": set(model["servers"]) for index, model in enumerate(models)},
+        servers={
+            **{f"redoubt_{index}": set(model["servers"]) for index, model in enumerate(models)},
+            **{row["upstream"]: {row["server"]} for row in people},
+        },
         drained={f"redoubt_{index}": set(model.get("drained", [])) for index, model in enumerate(models)},
         allowed={str(item) for item in allowed_cidrs},
         includes=set(includes),
+        preloaded=preloaded or {},
+        people={row["path"]: row for row in people},
     )
     root, problems = parse(text)
-    problems += [*_directives(root, plan), *_maps(root, plan), *_logs(root), *_upstreams(root, plan)]
+    problems += [
+        *_directives(root, plan),
+        *_maps(root, plan),
+        *_logs(root),
+        *_upstreams(root, plan),
+        *people_elsewhere(root, plan),
+    ]
     if len(root.find("http")) != 1:
         problems.append("nginx.conf: there must be one http block")
     for http in root.find("http"):

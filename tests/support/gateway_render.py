@@ -46,6 +46,8 @@ class Rendered:
     problems: list[str]
     breaches: list[str]
     page: str
+    issuers: str
+    people: list[dict[str, str]]
 
 
 def render(folder: Path, nginx: str = "1.26.3", openssl: str = "3.5.1", **variables: Any) -> Rendered:
@@ -59,7 +61,9 @@ def render(folder: Path, nginx: str = "1.26.3", openssl: str = "3.5.1", **variab
     wanted = {
         "text": "__gateway_rendered.text",
         "keys": "__gateway_keys_text",
-        "problems": "__gateway_settings | gateway_problems",
+        "problems": "__gateway_settings | gateway_problems + __gateway_issuer_problems + __gateway_people_problems",
+        "issuers": "__gateway_issuers_text",
+        "people": "__gateway_people_files",
         "breaches": "__gateway_breaches",
         "page": "lookup('ansible.builtin.template', 'page.js.j2')",
     }

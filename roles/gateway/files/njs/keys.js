@@ -2,6 +2,7 @@
 // Written for njs 0.8 and later; no state outlives a request but the shared zones.
 import crypto from 'crypto';
 import quota from 'quota.js';
+import tokens from 'tokens.js';
 
 // The secret a client presents, or ''. Two different ones are a question with two answers: none counts.
 function presented(r) {
@@ -24,7 +25,8 @@ function same(one, other) {
 }
 
 // The record of the key that is presented, or null. Keys are found by the head of their digest: what lies in
-// Nginx's table is no secret that a client could guess letter by letter.
+// Nginx's table is no secret that a client could guess letter by letter. What is no key may be a token, whose record
+// may be promised only.
 function record(r) {
     const secret = presented(r);
     if (secret === '') {
@@ -34,7 +36,7 @@ function record(r) {
     r.variables.gateway_key_id = digest.slice(0, 16);
     const found = r.variables.gateway_key_record;
     if (!found) {
-        return null;
+        return tokens.record(r, secret, digest);
     }
     const key = JSON.parse(found);
     return same(key.digest, digest) ? key : null;
@@ -57,23 +59,44 @@ function within(address, networks) {
     });
 }
 
-// The record of a key that is valid now; null sets $gateway_reason if there is more to say than that it is none.
-function valid(r) {
-    const key = record(r);
+// A record that is valid now, or null; then $gateway_reason is set if there is more to say than that it is none.
+function current(r, key) {
     if (key === null) {
         return null;
     }
     if (key.expires !== undefined && Date.now() >= key.expires * 1000) {
-        r.variables.gateway_reason = 'expired';
+        r.variables.gateway_reason = key.digest === undefined ? 'expired_token' : 'expired';
         return null;
+    }
+    if (key.digest === undefined) {
+        r.variables.gateway_reason = '';
     }
     r.variables.gateway_client = key.name;
     return key;
 }
 
-// js_set $gateway_known: 'pass' for any valid key. It alone decides nothing but whether a body is read.
+function promised(key) {
+    return key !== null && key.then !== undefined;
+}
+
+// The valid record of who was let in before, in the same request.
+function valid(r) {
+    const key = record(r);
+    return promised(key) ? null : current(r, key);
+}
+
+// What `judge` says of who asks: at once, or when the signature of a token is checked (Nginx takes what is set then).
+function judged(r, judge) {
+    const key = record(r);
+    if (promised(key)) {
+        return key.then((checked) => r.setReturnValue(judge(r, current(r, checked))));
+    }
+    return judge(r, current(r, key));
+}
+
+// js_set $gateway_known: 'pass' for any valid key or token. It alone decides nothing but whether a body is read.
 function known(r) {
-    return valid(r) === null ? '401' : 'pass';
+    return judged(r, (r, key) => key === null ? '401' : 'pass');
 }
 
 function refused(r, status, reason) {
@@ -81,12 +104,12 @@ function refused(r, status, reason) {
     return status;
 }
 
-// js_set $gateway_verdict: 'pass', or the status of the refusal. Nginx takes a failed call for '', which is no pass.
-// Also sets $gateway_client (the key's name) and $gateway_reason.
-function verdict(r) {
-    const key = valid(r);
+function judge(r, key) {
     if (key === null) {
         return '401';
+    }
+    if (key.unruled) {
+        return refused(r, '403', 'rule');
     }
     if (key.addresses !== undefined && !within(r.rawVariables.binary_remote_addr, key.addresses)) {
         return refused(r, '403', 'address');
@@ -98,8 +121,17 @@ function verdict(r) {
     if (key.routes !== undefined && key.routes.indexOf(r.variables.gateway_route) < 0) {
         return refused(r, '403', 'route');
     }
+    if (key.concurrent !== undefined) {
+        r.variables.gateway_concurrency = key.concurrent;
+    }
     const reason = quota.spend(r, key);
     return reason === '' ? 'pass' : refused(r, '429', reason);
+}
+
+// js_set $gateway_verdict: 'pass', or the status of the refusal. Nginx takes a failed call for '', which is no pass.
+// Also sets $gateway_client (the key's name, or the token's issuer and subject) and $gateway_reason.
+function verdict(r) {
+    return judged(r, judge);
 }
 
 export default {known, valid, verdict};

@@ -1,0 +1,1 @@
+"""Public keys of issuers of tokens (JWKS): judged, and fetched where an address is given."""
