@@ -262,6 +262,9 @@ class _Maker:
                     why = f"another host serves this model with {first_engine[model.name]}"
                     fix = "serve a model with one engine"
                     self.problems.add(f"{model.where}.engine", why, fix, model.engine, server.name)
+                if model.balance and entry.setdefault("balance", model.balance) != model.balance:
+                    why, fix = f"another host wants {entry['balance']}", "write the same for each host that serves it"
+                    self.problems.add(f"{model.where}.balance", why, fix, model.balance, server.name)
                 reach = self._reach(server, ports[model.where], "its engine")
                 pool = entry["drained" if server.name in self.document.drained else "servers"]
                 if reach not in pool:

@@ -17,6 +17,7 @@ class Plan:
     routes: dict[str, dict[str, Any]]
     servers: dict[str, set[str]]
     drained: dict[str, set[str]]
+    balance: dict[str, str]
     allowed: set[str]
     includes: set[str]
 

@@ -16,14 +16,21 @@ from policy.directives import KNOWN
 from policy.locations import choosing, proxied
 from policy.promises import Plan, at, refuses
 from policy.tree import Node, parse
+from policy.upstreams import upstreams
 
 SECRET_VARIABLE = re.compile(
     r"\$\{?(http_authorization|http_x_api_key|http_cookie|cookie_\w+|args|arg_\w+|query_string|request_body|"
-    r"request_uri|request|gateway_key_id|gateway_key_record|gateway_tail|gateway_held|ssl_client_raw_cert)\b"
+    r"request_uri|request|gateway_key_id|gateway_key_record|gateway_tail|gateway_held|gateway_opening|"
+    r"gateway_conversation|ssl_client_raw_cert)\b"
 )
 LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|\[::1\]):\d+\Z")
-SCRIPTS = (["$gateway_verdict", "keys.verdict"], ["$gateway_known", "keys.known"], ["$gateway_given", "usage.path"])
-PROGRAMS = ("keys.js", "models.js", "page.js", "usage.js")
+SCRIPTS = (
+    ["$gateway_verdict", "keys.verdict"],
+    ["$gateway_known", "keys.known"],
+    ["$gateway_given", "usage.path"],
+    ["$gateway_conversation", "conversations.key"],
+)
+PROGRAMS = ("conversations.js", "keys.js", "models.js", "page.js", "usage.js")
 ADDRESS_GUARD = ["$gateway_admitted", "=", "0"]
 ADMITTED = {"default": "1", "00": "0"}
 HEALTH = {"default": "0", "/healthz": "$gateway_local"}
@@ -94,20 +101,6 @@ def _logs(root: Node) -> Iterator[str]:
     for http in root.find("http"):
         if not http.find("access_log"):
             yield at(http, "no access_log: Nginx would write its own format")
-
-
-def _upstreams(root: Node, plan: Plan) -> Iterator[str]:
-    for node in root.walk():
-        if node.name != "upstream":
-            continue
-        known = plan.servers.get(node.args[0], set())
-        drained = plan.drained.get(node.args[0], set())
-        for server in node.find("server"):
-            if server.args[0] in drained:
-                if "down" not in server.args[1:]:
-                    yield at(server, f"server {server.args[0]} of {node.args[0]} is drained, so it must be down")
-            elif server.args[0] not in known:
-                yield at(server, f"server {server.args[0]} of {node.args[0]} is not in the plan")
 
 
 def _kind(server: Node) -> str:
@@ -198,11 +191,12 @@ def breaches(
         routes={route["path"]: route for route in routes},
         servers={f"redoubt_{index}": set(model["servers"]) for index, model in enumerate(models)},
         drained={f"redoubt_{index}": set(model.get("drained", [])) for index, model in enumerate(models)},
+        balance={f"redoubt_{index}": model.get("balance", "least_conn") for index, model in enumerate(models)},
         allowed={str(item) for item in allowed_cidrs},
         includes=set(includes),
     )
     root, problems = parse(text)
-    problems += [*_directives(root, plan), *_maps(root, plan), *_logs(root), *_upstreams(root, plan)]
+    problems += [*_directives(root, plan), *_maps(root, plan), *_logs(root), *upstreams(root, plan)]
     if len(root.find("http")) != 1:
         problems.append("nginx.conf: there must be one http block")
     for http in root.find("http"):

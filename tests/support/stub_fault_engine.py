@@ -12,7 +12,8 @@ the answer (0), and `end`:
     nothing  closed after the request was read, without a byte
     long     events until the client is gone
 
-A plain answer (no `stream`) has a length and ends there, or is cut in its middle with `close`.
+A plain answer (no `stream`) has a length and ends there, or is cut in its middle with `close`; `port` in it is the
+engine's own.
 GET /seen: {requests, running, gone, chunks}: requests that came, those being answered, answers whose reader went away,
 and how many events the last of these had been written.
 """
@@ -97,7 +98,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         self._wait(float(str(asked.get("prefill", 0))))
         if not asked.get("stream"):
-            body = json.dumps({"choices": [{"message": {"content": "x" * 1000}}], "usage": USAGE}).encode()
+            answer = {"choices": [{"message": {"content": "x" * 1000}}], "usage": USAGE, "port": int(sys.argv[1])}
+            body = json.dumps(answer).encode()
             self._head("application/json", ("Content-Length", str(len(body))))
             self.wfile.write(body if end == "whole" else body[:500])
             if end != "whole":

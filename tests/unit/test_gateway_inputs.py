@@ -11,7 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filter_plugins.gateway_inputs import gateway_generation, gateway_problems, gateway_routes
+from filter_plugins.gateway_inputs import gateway_generation, gateway_problems
+from policy.routes import gateway_routes
 from tests.support.gateway_render import KEY, MODELS, ROLE, VARIABLES
 
 DEFAULTS: dict[str, Any] = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
@@ -75,6 +76,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("gateway_models", model(routes=[{"path": "/v1/*", "methods": ["GET"]}]), "no exact path"),
     ("gateway_models", model(routes=[{"path": "v1", "methods": ["GET"]}]), "no exact path"),
     ("gateway_models", model(routes=[{"path": "/v1/x", "methods": ["get"]}]), "methods"),
+    ("gateway_models", model(balance="random"), "balance: 'random' is not known"),
+    ("gateway_models", model(balance=None), "balance: None is not known"),
     ("gateway_models", [MODELS[0], MODELS[0]], "two routes would have the path /small/v1"),
     ("gateway_models", model(routes=[{"path": "/healthz", "methods": ["GET"]}]), "path /healthz"),
     ("gateway_listen_addresses", ["eth0"], "'eth0' is no IP address"),

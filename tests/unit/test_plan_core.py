@@ -101,6 +101,21 @@ def test_a_gateway_elsewhere_reaches_every_replica() -> None:
     assert made["weights"] == []
 
 
+def test_how_requests_are_spread_is_one_for_all_hosts_of_a_model() -> None:
+    def site(*wanted: str | None) -> dict[str, Any]:
+        served = {
+            f"gpu{number}": host(model(**({"balance": way} if way else {})), address=f"10.0.0.{number + 2}")
+            for number, way in enumerate(wanted)
+        }
+        return document({"gw1": host(kinds=("gateway",), address="10.0.0.1"), **served}, name="gw1")
+
+    assert "balance" not in plan(site(None, None))["gateway"]["models"][0]
+    assert plan(site("conversation", "conversation"))["gateway"]["models"][0]["balance"] == "conversation"
+    refused = problems(site("conversation", "least_conn"))["redoubt_models[0].balance"]
+    assert "another host wants conversation" in str(refused)
+    assert "no way to spread requests" in str(problems(site("random"))["redoubt_models[0].balance"])
+
+
 def test_an_engine_on_loopback_cannot_serve_another_machine() -> None:
     hosts = {"gw1": host(kinds=("gateway",), address="10.0.0.1"), "gpu1": host(model())}
     found = problems(document(hosts, "gw1"))["redoubt_private_address of gpu1"]

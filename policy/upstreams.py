@@ -1,0 +1,50 @@
+# Copyright: Redoubt contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The policy on the groups of servers: who is in them, and how requests are spread over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policy.promises import Plan, at
+from policy.tree import Node
+
+# By the digest of a conversation's opening; consistent, so that a server more or less moves its own share alone.
+BY_CONVERSATION = ["$gateway_conversation", "consistent"]
+
+
+def upstreams(root: Node, plan: Plan) -> Iterator[str]:
+    """Breaches of all groups."""
+    for node in root.walk():
+        if node.name == "upstream":
+            yield from _members(node, plan)
+            yield from _balance(node, plan)
+
+
+def _members(node: Node, plan: Plan) -> Iterator[str]:
+    known = plan.servers.get(node.args[0], set())
+    drained = plan.drained.get(node.args[0], set())
+    for server in node.find("server"):
+        if server.args[0] in drained:
+            if "down" not in server.args[1:]:
+                yield at(server, f"server {server.args[0]} of {node.args[0]} is drained, so it must be down")
+        elif server.args[0] not in known:
+            yield at(server, f"server {server.args[0]} of {node.args[0]} is not in the plan")
+
+
+def _balance(node: Node, plan: Plan) -> Iterator[str]:
+    wanted = plan.balance.get(node.args[0], "")
+    by = [child.args for child in node.find("hash")]
+    least = node.find("least_conn")
+    if wanted == "conversation":
+        if by != [BY_CONVERSATION] or least:
+            told = f"'hash {' '.join(BY_CONVERSATION)};' alone"
+            yield at(node, f"{node.args[0]} keeps a conversation's turns together, so it must have {told}")
+    elif by:
+        yield at(node, f"{node.args[0]} has 'hash {' '.join(by[0])}', but the plan wants no balance by conversation")
+    elif len(plan.servers.get(node.args[0], ())) > 1 and not least:
+        yield at(node, f"{node.args[0]} has several servers, so it must have 'least_conn;'")
+    if node.find("keepalive") and (by or least):
+        first = min(node.children.index(child) for child in [*node.find("hash"), *least])
+        if first > node.children.index(node.find("keepalive")[0]):
+            yield at(node, f"{node.args[0]}: how requests are spread must stand before 'keepalive'")

@@ -1,0 +1,86 @@
+"""How requests are spread: what the role renders passes the policy, each seeded breach is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policy import breaches
+from policy.routes import gateway_routes
+from tests.support.gateway_render import MODELS, VARIABLES, Rendered, render
+
+KEYS = "../redoubt/gateway/keys.conf"
+PAGES = ["/", "/page.css", "/page.js", "/ca.crt"]
+TALKING: list[dict[str, Any]] = [MODELS[0], {**MODELS[1], "balance": "conversation"}]
+HASH = "hash $gateway_conversation consistent;"
+
+
+def check(text: str, models: list[dict[str, Any]]) -> list[str]:
+    return breaches(text, gateway_routes(models, PAGES), models, VARIABLES["gateway_allowed_cidrs"], [KEYS])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    return render(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def talking(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    return render(tmp_path_factory.mktemp("talking"), gateway_models=TALKING)
+
+
+def test_nothing_of_it_is_there_unless_wanted(plain: Rendered) -> None:
+    assert (plain.problems, plain.breaches) == ([], [])
+    for word in ("conversation", "gateway_opening", HASH):
+        assert word not in plain.text
+    assert plain.text.count("least_conn;") == 1
+
+
+def test_only_the_model_that_wants_it_has_it(talking: Rendered) -> None:
+    assert (talking.problems, talking.breaches) == ([], [])
+    assert talking.text.count(HASH) == 1
+    assert "least_conn" not in talking.text
+    assert '"/-/large/v1/chat/completions" 1;' in talking.text
+    assert '"/-/small/v1/chat/completions" 1;' not in talking.text
+
+
+def test_single_model_reads_no_body_twice(tmp_path: Path) -> None:
+    made = render(tmp_path, gateway_models=[{**MODELS[1], "balance": "conversation"}])
+    assert (made.problems, made.breaches) == ([], [])
+    assert "js_import conversations.js;" in made.text
+    assert "gateway_conversing" not in made.text
+
+
+BREACHES = {
+    "not consistent": (HASH, "hash $gateway_conversation;", "must have 'hash $gateway_conversation consistent;' alone"),
+    "by the address": (HASH, "hash $remote_addr consistent;", "must have 'hash"),
+    "by the key": (HASH, "hash $http_authorization consistent;", "must have 'hash"),
+    "not at all": (HASH, "", "must have 'hash"),
+    "two ways": (HASH, HASH + " least_conn;", "must have 'hash"),
+    "behind keepalive": (HASH, "keepalive 9; " + HASH, "must stand before 'keepalive'"),
+    "another program's conversation": ("conversations.key;", "usage.path;", "js_set $gateway_conversation"),
+    "conversation in the log": ('"path":"$gateway_path"', '"path":"$gateway_conversation"', "$gateway_conversation"),
+    "opening in the log": ('"path":"$gateway_path"', '"path":"$gateway_opening"', "$gateway_opening"),
+}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_breach_is_refused(talking: Rendered, name: str) -> None:
+    old, new, wanted = BREACHES[name]
+    assert old in talking.text, f"the seed of {name!r} no longer fits the template"
+    found = check(talking.text.replace(old, new), TALKING)
+    assert any(wanted in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        ("least_conn;", HASH, "the plan wants no balance by conversation"),
+        ("least_conn;", "", "it must have 'least_conn;'"),
+    ],
+)
+def test_breach_without_it_is_refused(plain: Rendered, old: str, new: str, wanted: str) -> None:
+    found = check(plain.text.replace(old, new), MODELS)
+    assert any(wanted in line for line in found), found
