@@ -24,8 +24,8 @@ def curl(address: str, version: str, **body: Any) -> tuple[int, str]:
     """Exit status and answer of a well-known client, which says how the answer ended."""
     command = [client("curl", "curl"), "-sk", version, "--max-time", "60", "--resolve", f"redoubt.lab:443:{address}"]
     command += ["-H", f"Authorization: Bearer {ALICE}", "-d", json.dumps({"model": "small", **body})]
-    done = subprocess.run([*command, f"https://redoubt.lab{CHAT}"], capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout
+    done = subprocess.run([*command, f"https://redoubt.lab{CHAT}"], capture_output=True, check=False)
+    return done.returncode, done.stdout.decode()  # line ends as they came
 
 
 def last_line(host: Host) -> dict[str, Any]:
