@@ -113,6 +113,7 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
                 "remedy": "Run the gateway playbook (private CA), or give a new certificate (files).",
             },
             *gateway_checks.audit(),
+            *gateway_checks.pools(),
         ]
     if plan.get("monitoring"):
         checks += _monitoring_checks(settings["prometheus_url"], sorted(drained))

@@ -20,6 +20,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from policy.balance import balance_problems, conversing
 from policy.keys import key_problems, key_records
+from policy.pools import gateway_pools, health_problems, pool_files
 from policy.routes import gateway_model_list, gateway_routes
 
 DNS_NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -129,6 +130,8 @@ def _model(where: str, model: dict[str, Any]) -> list[str]:
             problems.append(f"{where} ({name}): route {path}: methods {methods!r} - use some of {', '.join(METHODS)}")
         if not isinstance(route.get("stream", False), bool):
             problems.append(f"{where} ({name}): route {path}: stream must be true or false")
+    if not ROUTE.match(str(model.get("health_path", "/health"))):
+        problems.append(f"{where} ({name}): health_path {model['health_path']!r} is no exact path")
     limit = model.get("concurrent_requests", 1)
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         problems.append(f"{where} ({name}): concurrent_requests: {limit!r} must be a whole number, 1 or more")
@@ -215,6 +218,7 @@ def gateway_problems(settings: dict[str, Any]) -> list[str]:
         *_models(settings.get("gateway_models")),
         *_listening(settings),
         *_numbers(settings),
+        *health_problems(settings),
     ]
     if not SIZE.match(str(settings.get("gateway_max_body_size"))):
         problems.append(
@@ -248,6 +252,8 @@ class FilterModule:
             "gateway_problems": gateway_problems,
             "gateway_key_records": key_records,
             "gateway_conversing": conversing,
+            "gateway_pools": gateway_pools,
+            "gateway_pool_files": pool_files,
             "gateway_routes": gateway_routes,
             "gateway_model_list": gateway_model_list,
             "gateway_generation": gateway_generation,

@@ -22,9 +22,10 @@ def nginx_policy(
     models: list[dict[str, Any]],
     allowed_cidrs: list[str],
     includes: list[str],
+    pools: dict[str, str] | None = None,
 ) -> list[str]:
     """Return every breach with its line, none when all is well (arguments: policy.rules.breaches)."""
-    return breaches(text, routes, models, allowed_cidrs, includes)
+    return breaches(text, routes, models, allowed_cidrs, includes, pools)
 
 
 class FilterModule:

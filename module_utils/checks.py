@@ -27,6 +27,7 @@ from ansible.module_utils.config_files import load_snapshots, snapshot
 from ansible.module_utils.gateway_checks import GATEWAY_KINDS
 from ansible.module_utils.gpu import figures
 from ansible.module_utils.gpu.checks import GPU_KINDS
+from ansible.module_utils.pool_health.checks import POOL_KINDS
 from ansible.module_utils.probes import ask, http_request, run
 from ansible.module_utils.weights_checks import WEIGHTS_KINDS
 
@@ -246,6 +247,7 @@ KINDS: Dict[str, Callable[[Check], Answer]] = {
     **GPU_KINDS,
     **WEIGHTS_KINDS,
     **AUDIT_KINDS,
+    **POOL_KINDS,
 }
 
 

@@ -1,4 +1,4 @@
-"""What the doctor looks at of a gateway's audit log."""
+"""What the doctor looks at of a gateway: its audit log, and the health of its servers."""
 
 from __future__ import annotations
 
@@ -22,4 +22,19 @@ def audit() -> list[dict[str, Any]]:
             "remedy": "Read 'journalctl -u redoubt-audit-seal' on the host, then run the audit playbook: it names"
             " what is wrong with the log.",
         },
+    ]
+
+
+def pools() -> list[dict[str, Any]]:
+    """Return the check that all servers take requests, where the gateway asks them."""
+    return [
+        {
+            "id": "gateway.servers",
+            "kind": "pool_health",
+            "wanted": "/etc/redoubt/gateway/pools.json",
+            "state_dir": "/var/lib/redoubt/gateway_health",
+            "max_seconds": 900,
+            "remedy": "Read the log of the engine that is named, and 'journalctl -u redoubt-gateway-health' on the"
+            " gateway; drain its host meanwhile.",
+        }
     ]

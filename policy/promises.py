@@ -18,6 +18,7 @@ class Plan:
     servers: dict[str, set[str]]
     drained: dict[str, set[str]]
     balance: dict[str, str]
+    pools: dict[str, str]
     allowed: set[str]
     includes: set[str]
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 MODEL_LIST = "/v1/models"
+#: Routes by which one token can be asked for, the plainest first.
+GENERATIONS = ("/v1/completions", "/v1/chat/completions")
 
 
 def _row(index: int, model: dict[str, Any], route: dict[str, Any], path: str, kind: str) -> dict[str, Any]:

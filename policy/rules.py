@@ -181,11 +181,12 @@ def breaches(
     models: list[dict[str, Any]],
     allowed_cidrs: list[str],
     includes: list[str],
+    pools: dict[str, str] | None = None,
 ) -> list[str]:
     """Every breach of the gateway's policy in a rendered nginx.conf, with its line; empty when there is none.
 
     `routes` is the table made by `gateway_routes`, `models` what it was made of; `includes` names the only
-    files that may be included.
+    files that may be included, and `pools` those of groups of servers, by the group.
     """
     plan = Plan(
         routes={route["path"]: route for route in routes},
@@ -193,7 +194,8 @@ def breaches(
         drained={f"redoubt_{index}": set(model.get("drained", [])) for index, model in enumerate(models)},
         balance={f"redoubt_{index}": model.get("balance", "least_conn") for index, model in enumerate(models)},
         allowed={str(item) for item in allowed_cidrs},
-        includes=set(includes),
+        pools=pools or {},
+        includes={*includes, *(pools or {}).values()},
     )
     root, problems = parse(text)
     problems += [*_directives(root, plan), *_maps(root, plan), *_logs(root), *upstreams(root, plan)]

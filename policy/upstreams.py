@@ -17,8 +17,26 @@ def upstreams(root: Node, plan: Plan) -> Iterator[str]:
     """Breaches of all groups."""
     for node in root.walk():
         if node.name == "upstream":
+            yield from _included(node, plan)
             yield from _members(node, plan)
             yield from _balance(node, plan)
+        elif node.find("include"):
+            for include in node.find("include"):
+                if include.args[0] in plan.pools.values():
+                    yield at(include, f"{include.args[0]} holds servers of one group and belongs nowhere else")
+
+
+def _included(node: Node, plan: Plan) -> Iterator[str]:
+    """Servers stand here, or in the file of this very group: not in both, where one that is down would still be up."""
+    wanted = [path for name, path in plan.pools.items() if name == node.args[0]]
+    found = [include.args[0] for include in node.find("include")]
+    if found != wanted:
+        told = f"'include {wanted[0]};'" if wanted else "no include"
+        yield at(node, f"{node.args[0]} has {', '.join(found) or 'no include'}, but the plan wants {told}")
+    elif found and node.find("server"):
+        yield at(node, f"{node.args[0]} has servers besides those of {found[0]}")
+    elif not found and not node.find("server"):
+        yield at(node, f"{node.args[0]} has no servers")
 
 
 def _members(node: Node, plan: Plan) -> Iterator[str]:

@@ -84,3 +84,45 @@ def test_breach_is_refused(talking: Rendered, name: str) -> None:
 def test_breach_without_it_is_refused(plain: Rendered, old: str, new: str, wanted: str) -> None:
     found = check(plain.text.replace(old, new), MODELS)
     assert any(wanted in line for line in found), found
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    return render(tmp_path_factory.mktemp("watched"), gateway_health_checks=True)
+
+
+INCLUDE = "include ../redoubt/gateway/pools/redoubt_1.conf;"
+
+
+def test_servers_stand_in_the_files_of_their_groups(watched: Rendered, plain: Rendered) -> None:
+    assert (watched.problems, watched.breaches) == ([], [])
+    assert watched.text.count("include ../redoubt/gateway/pools/") == 2
+    assert "10.0.0.5" not in watched.text
+    assert "gateway/pools" not in plain.text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        (INCLUDE, INCLUDE.replace("_1", "_0"), "redoubt_1 has ../redoubt/gateway/pools/redoubt_0.conf, but"),
+        (INCLUDE, INCLUDE + " server 10.0.0.5:8101;", "has servers besides those"),
+        (INCLUDE, "server 10.0.0.5:8101;", "redoubt_1 has no include, but the plan wants"),
+        (INCLUDE, "include ../redoubt/gateway/pools/*.conf;", "could bring in anything"),
+        (INCLUDE, INCLUDE + " include ../redoubt/gateway/keys.conf;", "but the plan wants"),
+        ("gzip off;", f"gzip off; {INCLUDE}", "belongs nowhere else"),
+    ],
+)
+def test_breach_of_the_groups_files_is_refused(watched: Rendered, old: str, new: str, wanted: str) -> None:
+    files = {f"redoubt_{number}": f"../redoubt/gateway/pools/redoubt_{number}.conf" for number in range(2)}
+    allowed = VARIABLES["gateway_allowed_cidrs"]
+    assert breaches(watched.text, gateway_routes(MODELS, PAGES), MODELS, allowed, [KEYS], files) == []
+    text = watched.text.replace(old, new)
+    found = breaches(text, gateway_routes(MODELS, PAGES), MODELS, allowed, [KEYS], files)
+    assert any(wanted in line for line in found), found
+
+
+def test_group_without_servers_or_with_an_unwanted_file_is_refused(plain: Rendered) -> None:
+    server = "        server 127.0.0.1:8101 max_fails=3 fail_timeout=10s;\n"
+    assert any("redoubt_0 has no servers" in line for line in check(plain.text.replace(server, ""), MODELS))
+    text = plain.text.replace(server, INCLUDE.replace("_1", "_0"))
+    assert any("but the plan wants no include" in line for line in check(text, MODELS))

@@ -37,7 +37,7 @@ def test_turns_of_a_conversation_meet_their_server(address: str, engines: Engine
     assert homes(address, turns=2) == first
     assert [chat(address, n, 5, path=f"/talk{CHAT}", temperature=n) for n in range(MANY)] == first
     # The same words of another client are another conversation.
-    assert [chat(address, n, key=secret("single")) for n in range(MANY)] != first
+    assert [chat(address, n, key=secret("bob")) for n in range(MANY)] != first
 
 
 def test_prompt_that_grows_meets_its_server(address: str, engines: Engines) -> None:

@@ -1,0 +1,60 @@
+# Copyright: Redoubt contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Asking the gateway's servers whether they answer: what may be wanted, and what is asked. Pure functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from policy.routes import GENERATIONS
+
+HEALTH = "/health"
+#: Least and most of each number.
+BOUNDS = {
+    "gateway_health_seconds": (5, 300),
+    "gateway_health_timeout": (1, 60),
+    "gateway_health_fails": (1, 100),
+    "gateway_health_passes": (1, 100),
+}
+
+
+def health_problems(settings: dict[str, Any]) -> list[str]:
+    """What is wrong with the settings of the checks."""
+    problems = []
+    for variable, (least, most) in BOUNDS.items():
+        value = settings.get(variable, least)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            problems.append(f"{variable}: {value!r} must be a whole number without quotes, from {least} to {most}")
+    return problems
+
+
+def gateway_pools(
+    models: list[dict[str, Any]], fails: int, passes: int, timeout: int, generation: bool
+) -> dict[str, Any]:
+    """What the gateway's own checker works by: the groups of servers as the plan has them, and how to ask each."""
+    return {
+        "fails": fails,
+        "passes": passes,
+        "timeout": timeout,
+        "models": [
+            {
+                "pool": f"redoubt_{index}",
+                "name": model["name"],
+                "path": model.get("health_path", HEALTH),
+                "generation": _generation(model) if generation else "",
+                "servers": model["servers"],
+                "drained": model.get("drained", []),
+            }
+            for index, model in enumerate(models)
+        ],
+    }
+
+
+def pool_files(models: list[dict[str, Any]], folder: str) -> dict[str, str]:
+    """The file with the servers of each group, by the group's name."""
+    return {f"redoubt_{index}": f"{folder}/redoubt_{index}.conf" for index in range(len(models))}
+
+
+def _generation(model: dict[str, Any]) -> str:
+    paths = [route["path"] for route in model["routes"] if "POST" in route["methods"]]
+    return next((path for path in GENERATIONS if path in paths), "")
