@@ -18,7 +18,7 @@ from typing import Any
 # Ansible loads this file on its own; the project's packages lie beside filter_plugins.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from policy.balance import balance_problems, conversing
+from policy.balance import arms, balance_problems, canary_servers, conversing, groups
 from policy.keys import key_problems, key_records
 from policy.pools import gateway_pools, health_problems, pool_files
 from policy.routes import gateway_model_list, gateway_routes
@@ -115,7 +115,7 @@ def _model(where: str, model: dict[str, Any]) -> list[str]:
     servers = [*(model.get("servers") or []), *(model.get("drained") or [])]
     if not servers:
         problems.append(f"{where} ({name}): no servers - give the engines as [127.0.0.1:8101]")
-    for server in servers:
+    for server in [*servers, *canary_servers(model)]:
         problem = server_problem(str(server))
         if problem:
             problems.append(f"{where} ({name}): server {server!r}: {problem}")
@@ -251,7 +251,9 @@ class FilterModule:
         return {
             "gateway_problems": gateway_problems,
             "gateway_key_records": key_records,
+            "gateway_arms": arms,
             "gateway_conversing": conversing,
+            "gateway_groups": groups,
             "gateway_pools": gateway_pools,
             "gateway_pool_files": pool_files,
             "gateway_routes": gateway_routes,

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from module_utils.gpu.pci import usable
-from planner import container_toolkit, conversions, entries, facts, gpus, mig, sources, watch
+from planner import container_toolkit, conversions, entries, facts, gpus, mig, pools, sources, watch
 from planner.artifacts import Artifacts
 from planner.document import Document, Host, Model
 from planner.engines import Start
@@ -262,13 +262,11 @@ class _Maker:
                     why = f"another host serves this model with {first_engine[model.name]}"
                     fix = "serve a model with one engine"
                     self.problems.add(f"{model.where}.engine", why, fix, model.engine, server.name)
-                if model.balance and entry.setdefault("balance", model.balance) != model.balance:
-                    why, fix = f"another host wants {entry['balance']}", "write the same for each host that serves it"
-                    self.problems.add(f"{model.where}.balance", why, fix, model.balance, server.name)
                 reach = self._reach(server, ports[model.where], "its engine")
-                pool = entry["drained" if server.name in self.document.drained else "servers"]
+                pool = pools.place(entry, model, server.name, server.name in self.document.drained, self.problems)
                 if reach not in pool:
                     pool.append(reach)
+        pools.check(models, self.problems)
         if not models and not self.document.incomplete:
             why = f"{host.name} is a gateway, but no host serves a model"
             self.problems.add("redoubt_models", why, "add a host to the inference group and list a model")

@@ -67,6 +67,7 @@ class Model:
     concurrency: int | None = None
     port: int | None = None
     balance: str | None = None
+    canary: int | None = None
     image: str | None = None
     revision: str | None = None
     repo: str | None = None

@@ -77,6 +77,7 @@ KNOWN = frozenset(
         "server_names_hash_bucket_size",
         "server_tokens",
         "set",
+        "split_clients",
         "ssl_certificate",
         "ssl_certificate_key",
         "ssl_ciphers",

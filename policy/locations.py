@@ -35,8 +35,8 @@ def proxied(location: Node, plan: Plan) -> Iterator[str]:
     if location.args[:1] != ["="] or route is None or route["kind"] in ANSWERS:
         yield at(location, f"location {' '.join(location.args)} reaches an engine but is no exact route of the plan")
         route = {}
-    match = re.match(r"http://([^/$]+)(/[^$]*)?\Z", target)
-    if match is None or match[1] not in plan.servers:
+    match = re.match(r"http://(\$?[^/$]+)(/[^$]*)?\Z", target)
+    if match is None or match[1] not in {*plan.servers, *plan.arms}:
         yield at(location, f"proxy_pass {target} leads outside the plan's engines")
     elif route and (match[1], match[2]) != (route["upstream"], route["target"]):
         yield at(location, f"proxy_pass {target} is not what the plan says for {path}")

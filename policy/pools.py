@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from policy.balance import groups
 from policy.routes import GENERATIONS
 
 HEALTH = "/health"
@@ -32,27 +33,29 @@ def gateway_pools(
     models: list[dict[str, Any]], fails: int, passes: int, timeout: int, generation: bool
 ) -> dict[str, Any]:
     """What the gateway's own checker works by: the groups of servers as the plan has them, and how to ask each."""
+    by_name = {model["name"]: model for model in models}
     return {
         "fails": fails,
         "passes": passes,
         "timeout": timeout,
         "models": [
             {
-                "pool": f"redoubt_{index}",
-                "name": model["name"],
-                "path": model.get("health_path", HEALTH),
-                "generation": _generation(model) if generation else "",
-                "servers": model["servers"],
-                "drained": model.get("drained", []),
+                "pool": group["name"],
+                "name": group["model"],
+                "path": by_name[group["model"]].get("health_path", HEALTH),
+                "generation": _generation(by_name[group["model"]]) if generation else "",
+                "servers": group["servers"],
+                "drained": group["drained"],
+                "backup": group["backup"],
             }
-            for index, model in enumerate(models)
+            for group in groups(models)
         ],
     }
 
 
 def pool_files(models: list[dict[str, Any]], folder: str) -> dict[str, str]:
     """The file with the servers of each group, by the group's name."""
-    return {f"redoubt_{index}": f"{folder}/redoubt_{index}.conf" for index in range(len(models))}
+    return {group["name"]: f"{folder}/{group['name']}.conf" for group in groups(models)}
 
 
 def _generation(model: dict[str, Any]) -> str:

@@ -19,6 +19,8 @@ class Plan:
     drained: dict[str, set[str]]
     balance: dict[str, str]
     pools: dict[str, str]
+    backup: dict[str, set[str]]
+    arms: dict[str, tuple[str, dict[str, str]]]
     allowed: set[str]
     includes: set[str]
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from policy.balance import upstream_name
+
 MODEL_LIST = "/v1/models"
 #: Routes by which one token can be asked for, the plainest first.
 GENERATIONS = ("/v1/completions", "/v1/chat/completions")
@@ -16,7 +18,7 @@ def _row(index: int, model: dict[str, Any], route: dict[str, Any], path: str, ki
     return {
         "path": path,
         "kind": kind,
-        "upstream": f"redoubt_{index}",
+        "upstream": upstream_name(index, model),
         "target": route["path"],
         "methods": list(route["methods"]),
         "stream": bool(route.get("stream", False)),

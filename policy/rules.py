@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from policy.balance import arms, groups
 from policy.directives import KNOWN
 from policy.locations import choosing, proxied
 from policy.promises import Plan, at, refuses
@@ -40,7 +41,7 @@ HTTP_LIMITS = ("client_max_body_size", "client_header_timeout", "client_body_tim
 
 def _directives(root: Node, plan: Plan) -> Iterator[str]:
     for node in root.walk():
-        if node.parent is not None and node.parent.name in ("map", "geo"):
+        if node.parent is not None and node.parent.name in ("map", "geo", "split_clients"):
             continue
         if node.name not in KNOWN:
             yield at(node, f"directive '{node.name}' is not known to the policy")
@@ -188,11 +189,14 @@ def breaches(
     `routes` is the table made by `gateway_routes`, `models` what it was made of; `includes` names the only
     files that may be included, and `pools` those of groups of servers, by the group.
     """
+    wanted = groups(models)
     plan = Plan(
         routes={route["path"]: route for route in routes},
-        servers={f"redoubt_{index}": set(model["servers"]) for index, model in enumerate(models)},
-        drained={f"redoubt_{index}": set(model.get("drained", [])) for index, model in enumerate(models)},
-        balance={f"redoubt_{index}": model.get("balance", "least_conn") for index, model in enumerate(models)},
+        servers={group["name"]: set(group["servers"]) for group in wanted},
+        drained={group["name"]: set(group["drained"]) for group in wanted},
+        backup={group["name"]: set(group["backup"]) for group in wanted},
+        balance={group["name"]: group["balance"] for group in wanted},
+        arms={arm["variable"]: (arm["key"], arm["shares"]) for arm in arms(models)},
         allowed={str(item) for item in allowed_cidrs},
         pools=pools or {},
         includes={*includes, *(pools or {}).values()},

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from policy.promises import Plan, at
 from policy.tree import Node
 
+# Other directives that give a variable its value, and where its name stands among their arguments.
+DEFINES = {"map": -1, "geo": -1, "js_set": 0, "js_var": 0}
 # By the digest of a conversation's opening; consistent, so that a server more or less moves its own share alone.
 BY_CONVERSATION = ["$gateway_conversation", "consistent"]
 
@@ -20,10 +22,22 @@ def upstreams(root: Node, plan: Plan) -> Iterator[str]:
             yield from _included(node, plan)
             yield from _members(node, plan)
             yield from _balance(node, plan)
+        elif node.name == "split_clients":
+            yield from _arm(node, plan)
+        elif node.name in DEFINES and node.args[DEFINES[node.name]] in plan.arms:
+            yield at(node, f"{node.name} chooses a revision: only split_clients may")
         elif node.find("include"):
             for include in node.find("include"):
                 if include.args[0] in plan.pools.values():
                     yield at(include, f"{include.args[0]} holds servers of one group and belongs nowhere else")
+
+
+def _arm(node: Node, plan: Plan) -> Iterator[str]:
+    """Who gets which revision: by the key's name alone, and as the plan has the shares."""
+    key, shares = plan.arms.get(node.args[1], ("", {}))
+    found = {row.name: " ".join(row.args) for row in node.children}
+    if node.args[0] != key or found != shares:
+        yield at(node, f"split_clients {' '.join(node.args)} {found} is not what the plan says: {key} {shares}")
 
 
 def _included(node: Node, plan: Plan) -> Iterator[str]:
@@ -43,6 +57,8 @@ def _members(node: Node, plan: Plan) -> Iterator[str]:
     known = plan.servers.get(node.args[0], set())
     drained = plan.drained.get(node.args[0], set())
     for server in node.find("server"):
+        if "backup" in server.args[1:] and server.args[0] in plan.backup.get(node.args[0], set()):
+            continue
         if server.args[0] in drained:
             if "down" not in server.args[1:]:
                 yield at(server, f"server {server.args[0]} of {node.args[0]} is drained, so it must be down")

@@ -76,4 +76,5 @@ def pool_text(model: Dict[str, Any], standings: Standings) -> str:
         down = f"down; # out since {out[server].since}" if server in out else f"{FAILING};"
         lines.append(f"server {server} {down}")
     lines += [f"server {server} down; # drained" for server in model["drained"]]
+    lines += [f"server {server} backup;" for server in model["backup"]]
     return "\n".join(lines) + "\n"

@@ -69,10 +69,11 @@ def test_those_that_are_left_take_requests_again_when_the_others_leave_the_plan(
     bad: Answers = {A: "refused", B: None}
     found = rounds(bad, bad, bad)
     assert out(found) == {A}
-    model = {"servers": [A], "drained": [B]}
+    model = {"servers": [A], "drained": [B], "backup": [C]}
     assert pool_text(model, found).splitlines()[1:] == [
         f"server {A} max_fails=3 fail_timeout=10s;",
         f"server {B} down; # drained",
+        f"server {C} backup;",
     ]
     then = judged(found, {A: "refused"}, FAILS, PASSES, "9")
     assert (out(then), then[A].kept) == (set(), True)
@@ -293,6 +294,8 @@ def test_numbers_out_of_bounds_are_refused(variable: str, value: Any) -> None:
 
 def test_generation_is_asked_by_the_plainest_route() -> None:
     routes = [{"path": f"/v1/{name}", "methods": ["POST"]} for name in ("chat/completions", "completions")]
-    models = [{**MODELS[0], "routes": rows} for rows in (routes, routes[:1], [])]
+    models = [
+        {**MODELS[0], "name": name, "routes": rows} for name, rows in zip("abc", (routes, routes[:1], []), strict=True)
+    ]
     found = gateway_pools(models, FAILS, PASSES, 5, True)["models"]
     assert [row["generation"] for row in found] == ["/v1/completions", "/v1/chat/completions", ""]
