@@ -91,6 +91,8 @@ def test_drained_server_is_not_asked_and_not_brought_back(
 
 
 def test_nothing_is_left_when_it_is_turned_off(host: Host, address: str, engines: Engines, play: Play) -> None:
+    assert play(check=True, **WANTED).status == 0
+    assert not host.file("/etc/redoubt/gateway/pools.json").exists
     assert play(**WANTED).status == 0
     assert host.service(TIMER).is_running
     assert host.service(TIMER).is_enabled
@@ -99,5 +101,6 @@ def test_nothing_is_left_when_it_is_turned_off(host: Host, address: str, engines
     assert not host.service(TIMER).is_enabled
     assert "include ../redoubt/gateway/pools" not in host.file("/etc/nginx/nginx.conf").content_string
     assert host.run("systemctl list-units --all --no-legend --plain 'redoubt-gateway-health*'").stdout == ""
+    assert not host.file(STATE).exists
     assert ask(address, CHAT, model="pair")["status"] == 200
     assert play().changed == 0
