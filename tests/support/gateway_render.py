@@ -46,6 +46,7 @@ class Rendered:
     problems: list[str]
     breaches: list[str]
     page: str
+    health: list[dict[str, str]]
 
 
 def render(folder: Path, nginx: str = "1.26.3", openssl: str = "3.5.1", **variables: Any) -> Rendered:
@@ -61,6 +62,7 @@ def render(folder: Path, nginx: str = "1.26.3", openssl: str = "3.5.1", **variab
         "keys": "__gateway_keys_text",
         "problems": "__gateway_settings | gateway_problems",
         "breaches": "__gateway_breaches",
+        "health": "__gateway_health_others",
         "page": "lookup('ansible.builtin.template', 'page.js.j2')",
     }
     play = {

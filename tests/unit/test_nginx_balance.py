@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,16 @@ def test_servers_stand_in_the_files_of_their_groups(watched: Rendered, plain: Re
     assert watched.text.count("include ../redoubt/gateway/pools/") == 2
     assert "10.0.0.5" not in watched.text
     assert "gateway/pools" not in plain.text
+
+
+def test_checker_gets_the_plans_pools(watched: Rendered) -> None:
+    files = {entry["path"]: entry["content"] for entry in watched.health}
+    wanted = json.loads(files["/etc/redoubt/gateway/pools.json"])
+    assert [(row["pool"], row["servers"]) for row in wanted["models"]] == [
+        (f"redoubt_{number}", model["servers"]) for number, model in enumerate(MODELS)
+    ]
+    assert (wanted["fails"], wanted["passes"], wanted["timeout"]) == (3, 2, 5)
+    assert "OnUnitActiveSec=10s" in files["/etc/systemd/system/redoubt-gateway-health.timer"]
 
 
 @pytest.mark.parametrize(
