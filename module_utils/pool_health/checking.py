@@ -159,8 +159,9 @@ def one_round(options: argparse.Namespace) -> None:
     now = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     before = remembered(options.state_dir / STATE)
+    least = {model["pool"]: 0 if model["backup"] else 1 for model in wanted["models"]}
     pools = {
-        pool: judged(before.get(pool, {}), answers, wanted["fails"], wanted["passes"], stamp)
+        pool: judged(before.get(pool, {}), answers, wanted["fails"], wanted["passes"], stamp, least[pool])
         for pool, answers in asked(wanted).items()
     }
     # First what is known, so that a run that is killed is made up for by the next one.

@@ -31,11 +31,13 @@ class Standing:
         return replace(self, streak=min(self.streak, 0) - 1, why=problem)
 
 
-def judged(pool: Standings, answers: Dict[str, Optional[str]], fails: int, passes: int, now: str) -> Standings:
+def judged(
+    pool: Standings, answers: Dict[str, Optional[str]], fails: int, passes: int, now: str, least: int = 1
+) -> Standings:
     """The servers of a pool after this round of answers, of those that were asked and no others.
 
-    A server goes out after `fails` bad answers in a row and comes back after `passes` good ones. The last one stays,
-    however it answers: a request that may fail is better than one that must.
+    A server goes out after `fails` bad answers in a row and comes back after `passes` good ones. The last one stays
+    (`least`), however it answers: a request that may fail is better than one that must. 0 is for pools with a backup.
     """
     found = {server: pool.get(server, Standing()).after(problem) for server, problem in answers.items()}
     for server, one in found.items():
@@ -46,11 +48,11 @@ def judged(pool: Standings, answers: Dict[str, Optional[str]], fails: int, passe
         one = found[server]
         if one.out or -one.streak < fails:
             found[server] = replace(one, kept=False)
-        elif sum(not other.out for other in found.values()) == 1:
+        elif sum(not other.out for other in found.values()) <= least:
             found[server] = replace(one, kept=True)
         else:
             found[server] = replace(one, out=True, since=now, kept=False)
-    if found and all(one.out for one in found.values()):  # those that took requests have left the plan
+    if least and found and all(one.out for one in found.values()):  # those that took requests have left the plan
         best = max(found, key=lambda name: found[name].streak)
         found[best] = replace(found[best], out=False, kept=True, since=now)
     return found
@@ -70,7 +72,7 @@ def pool_text(model: Dict[str, Any], standings: Standings) -> str:
     """The servers of a pool for Nginx; it avoids by itself, for 10 s, who has failed it three times."""
     lines: List[str] = ["# Written by redoubt-gateway-health: who takes requests, by what they answer."]
     out = {server: standings[server] for server in model["servers"] if server in standings and standings[server].out}
-    if len(out) == len(model["servers"]):
+    if len(out) == len(model["servers"]) and not model["backup"]:
         out = {}  # nobody is left but them, until they were asked again
     for server in model["servers"]:
         down = f"down; # out since {out[server].since}" if server in out else f"{FAILING};"

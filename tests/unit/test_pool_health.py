@@ -69,14 +69,24 @@ def test_those_that_are_left_take_requests_again_when_the_others_leave_the_plan(
     bad: Answers = {A: "refused", B: None}
     found = rounds(bad, bad, bad)
     assert out(found) == {A}
-    model = {"servers": [A], "drained": [B], "backup": [C]}
+    model: dict[str, Any] = {"servers": [A], "drained": [B], "backup": []}
     assert pool_text(model, found).splitlines()[1:] == [
         f"server {A} max_fails=3 fail_timeout=10s;",
         f"server {B} down; # drained",
-        f"server {C} backup;",
     ]
     then = judged(found, {A: "refused"}, FAILS, PASSES, "9")
     assert (out(then), then[A].kept) == (set(), True)
+
+
+def test_canary_that_is_alone_goes_too_as_others_stand_behind_it() -> None:
+    pool: dict[str, Standing] = {}
+    for number in range(FAILS):
+        pool = judged(pool, {A: "silent"}, FAILS, PASSES, str(number), least=0)
+    assert out(pool) == {A}
+    assert pool_text({"servers": [A], "drained": [], "backup": [B]}, pool).splitlines()[1:] == [
+        f"server {A} down; # out since 2",
+        f"server {B} backup;",
+    ]
 
 
 @given(st.lists(st.fixed_dictionaries({name: st.sampled_from([None, "bad"]) for name in (A, B, C)}), max_size=40))
@@ -167,9 +177,9 @@ class Gateway:
         monkeypatch.setattr(checking, "problem_of", lambda server, model, timeout: self.answers.get(server))
         self.plan([A, B])
 
-    def plan(self, servers: list[str], drained: list[str] | None = None) -> None:
+    def plan(self, servers: list[str], drained: list[str] | None = None, **more: Any) -> None:
         """What the role writes."""
-        models = [{**MODELS[1], "servers": servers, "drained": drained or []}]
+        models = [{**MODELS[1], "servers": servers, "drained": drained or [], **more}]
         (self.root / "pools.json").write_text(json.dumps(gateway_pools(models, FAILS, PASSES, 5, False)))
 
     def run(self, *more: str) -> int:
@@ -212,6 +222,16 @@ def test_nginx_is_reloaded_once_for_each_change(gateway: Gateway, capsys: pytest
         assert gateway.run() == 0
     assert gateway.calls == ["check", "reload"] * 2
     assert "down" not in gateway.pool
+
+
+def test_last_canary_is_taken_out_and_the_last_of_the_others_is_not(gateway: Gateway) -> None:
+    gateway.plan([A], canary={"servers": [C], "percent": 5})
+    gateway.answers = {A: "silent", C: "silent"}
+    for _ in range(FAILS):
+        assert gateway.run() == 0
+    assert f"server {A} max_fails" in gateway.pool
+    canary = (gateway.root / "pools/redoubt_0_canary.conf").read_text().splitlines()[1:]
+    assert [line.partition(";")[0] for line in canary] == [f"server {C} down", f"server {A} backup"]
 
 
 def test_what_nginx_refuses_is_put_back_and_tried_again(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
