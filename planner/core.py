@@ -263,9 +263,8 @@ class _Maker:
                     fix = "serve a model with one engine"
                     self.problems.add(f"{model.where}.engine", why, fix, model.engine, server.name)
                 reach = self._reach(server, ports[model.where], "its engine")
-                pool = pools.place(entry, model, server.name, server.name in self.document.drained, self.problems)
-                if reach not in pool:
-                    pool.append(reach)
+                drained = server.name in self.document.drained
+                pools.place(entry, model, server.name, reach, drained, self.problems)
         pools.check(models, self.problems)
         if not models and not self.document.incomplete:
             why = f"{host.name} is a gateway, but no host serves a model"

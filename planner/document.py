@@ -68,6 +68,7 @@ class Model:
     port: int | None = None
     balance: str | None = None
     canary: int | None = None
+    weight: int | None = None
     image: str | None = None
     revision: str | None = None
     repo: str | None = None

@@ -132,6 +132,7 @@ def _model(raw: object, where: str, problems: Problems) -> Model | None:
         concurrency=fields.integer(raw, "concurrency", where, problems, low=1),
         port=fields.integer(raw, "port", where, problems, low=1024, high=65535),
         canary=fields.integer(raw, "canary", where, problems, low=0, high=100),
+        weight=fields.integer(raw, "weight", where, problems, low=1, high=100),
         balance=fields.text(raw, "balance", where, problems, pattern=fields.BALANCE, optional=True),
         image=fields.text(raw, "image", where, problems, optional=True),
         revision=fields.text(source, "revision", f"{where}.source", problems, pattern=fields.REVISION, optional=True),

@@ -10,24 +10,27 @@ from planner.problems import Problems
 SAME = "write the same for each host that serves it"
 
 
-def place(entry: dict[str, Any], model: Model, host: str, drained: bool, problems: Problems) -> list[str]:
-    """Return the list of `entry`, a model of the gateway, that this host's engine belongs to."""
+def place(entry: dict[str, Any], model: Model, host: str, server: str, drained: bool, problems: Problems) -> None:
+    """Put a host's engine (`server`, host:port) where it belongs in `entry`, a model of the gateway."""
     if model.balance and entry.setdefault("balance", model.balance) != model.balance:
         why = f"another host wants {entry['balance']}"
         problems.add(f"{model.where}.balance", why, SAME, model.balance, host)
+    if model.weight:
+        entry.setdefault("weights", {})[server] = model.weight
     kind = "drained" if drained else "servers"
     if model.canary is None:
-        return _list(entry, kind)
+        _add(entry[kind], server)
+        return
     canary = entry.setdefault("canary", {"servers": [], "drained": [], "percent": model.canary})
     if canary["percent"] != model.canary:
         why = f"another host has {canary['percent']}"
         problems.add(f"{model.where}.canary", why, "write the same for each host that is a canary", model.canary, host)
-    return _list(canary, kind)
+    _add(canary[kind], server)
 
 
-def _list(entry: dict[str, Any], kind: str) -> list[str]:
-    found: list[str] = entry[kind]
-    return found
+def _add(servers: list[str], server: str) -> None:
+    if server not in servers:
+        servers.append(server)
 
 
 def check(models: dict[str, dict[str, Any]], problems: Problems) -> None:

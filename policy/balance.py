@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 LEAST_CONN, CONVERSATION = "least_conn", "conversation"
+MOST = 100
 CANARY = {"servers", "drained", "percent"}
 
 
 def balance_problems(where: str, model: dict[str, Any]) -> list[str]:
-    """What is wrong with a model's `balance` and `canary`, but for the form of its servers."""
+    """What is wrong with a model's `balance`, `weights` and `canary`, but for the form of its servers."""
     problems = []
     wanted = model.get("balance", LEAST_CONN)
     if wanted not in (LEAST_CONN, CONVERSATION):
@@ -22,6 +23,16 @@ def balance_problems(where: str, model: dict[str, Any]) -> list[str]:
             f"{where}: balance: {wanted!r} is not known - {LEAST_CONN} spreads evenly, {CONVERSATION} keeps the turns"
             " of a conversation on one server"
         )
+    weights = model.get("weights", {})
+    known = {*map(str, [*(model.get("servers") or []), *(model.get("drained") or []), *canary_servers(model)])}
+    if not isinstance(weights, dict):
+        problems.append(f"{where}: weights: {weights!r} - write {{host:port: 2}} for a server that takes twice as much")
+        weights = {}
+    for server, weight in weights.items():
+        if server not in known:
+            problems.append(f"{where}: weights: {server} is none of its servers - write it as it stands there")
+        if not isinstance(weight, int) or isinstance(weight, bool) or not 1 <= weight <= MOST:
+            problems.append(f"{where}: weights: {server}: {weight!r} must be a whole number from 1 to {MOST}")
     canary = model.get("canary")
     return problems + (_canary_problems(f"{where}: canary", canary, model) if canary is not None else [])
 
@@ -59,21 +70,22 @@ def conversing(models: list[dict[str, Any]]) -> list[str]:
 
 
 def groups(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All groups: name, model, servers, drained, balance, and `backup`, who helps where none of them is there.
+    """All groups: name, model, servers, drained, weights (of some servers), balance, backup.
 
+    `backup` helps where none of the others is there.
     A canary falls back on the servers of the other revision. Nginx has no such help for groups that are chosen by a
     hash, so a canary never is.
     """
     found: list[dict[str, Any]] = []
     for index, model in enumerate(models):
         name = f"redoubt_{index}"
-        rows = {"model": model["name"], "drained": model.get("drained") or [], "servers": model["servers"]}
-        found.append({"name": name, "backup": [], "balance": model.get("balance", LEAST_CONN), **rows})
+        both = {"model": model["name"], "weights": model.get("weights") or {}}
+        rows = {"servers": model["servers"], "drained": model.get("drained") or []}
+        found.append({"name": name, "backup": [], "balance": model.get("balance", LEAST_CONN), **rows, **both})
         canary = model.get("canary")
         if canary:
             rows = {key: canary.get(key) or [] for key in ("servers", "drained")}
-            more = {"backup": model["servers"], "balance": LEAST_CONN, "model": model["name"]}
-            found.append({"name": f"{name}_canary", **more, **rows})
+            found.append({"name": f"{name}_canary", "backup": model["servers"], "balance": LEAST_CONN, **rows, **both})
     return found
 
 

@@ -47,6 +47,7 @@ def gateway_pools(
                 "servers": group["servers"],
                 "drained": group["drained"],
                 "backup": group["backup"],
+                "weights": group["weights"],
             }
             for group in groups(models)
         ],

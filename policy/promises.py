@@ -20,6 +20,7 @@ class Plan:
     balance: dict[str, str]
     pools: dict[str, str]
     backup: dict[str, set[str]]
+    weights: dict[str, dict[str, int]]
     arms: dict[str, tuple[str, dict[str, str]]]
     allowed: set[str]
     includes: set[str]

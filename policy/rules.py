@@ -194,6 +194,7 @@ def breaches(
         routes={route["path"]: route for route in routes},
         servers={group["name"]: set(group["servers"]) for group in wanted},
         drained={group["name"]: set(group["drained"]) for group in wanted},
+        weights={group["name"]: group["weights"] for group in wanted},
         backup={group["name"]: set(group["backup"]) for group in wanted},
         balance={group["name"]: group["balance"] for group in wanted},
         arms={arm["variable"]: (arm["key"], arm["shares"]) for arm in arms(models)},

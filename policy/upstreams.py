@@ -64,6 +64,11 @@ def _members(node: Node, plan: Plan) -> Iterator[str]:
                 yield at(server, f"server {server.args[0]} of {node.args[0]} is drained, so it must be down")
         elif server.args[0] not in known:
             yield at(server, f"server {server.args[0]} of {node.args[0]} is not in the plan")
+        else:
+            weight = plan.weights.get(node.args[0], {}).get(server.args[0], 1)
+            found = [word.partition("=")[2] for word in server.args if word.startswith("weight=")] or ["1"]
+            if found != [str(weight)]:
+                yield at(server, f"server {server.args[0]} of {node.args[0]} has weight {found[0]} instead of {weight}")
 
 
 def _balance(node: Node, plan: Plan) -> Iterator[str]:

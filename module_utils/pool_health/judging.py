@@ -75,8 +75,9 @@ def pool_text(model: Dict[str, Any], standings: Standings) -> str:
     if len(out) == len(model["servers"]) and not model["backup"]:
         out = {}  # nobody is left but them, until they were asked again
     for server in model["servers"]:
-        down = f"down; # out since {out[server].since}" if server in out else f"{FAILING};"
-        lines.append(f"server {server} {down}")
+        weight = f"weight={model['weights'][server]} " if server in model["weights"] else ""
+        takes = f"down; # out since {out[server].since}" if server in out else f"{FAILING};"
+        lines.append(f"server {server} {weight}{takes}")
     lines += [f"server {server} down; # drained" for server in model["drained"]]
     lines += [f"server {server} backup;" for server in model["backup"]]
     return "\n".join(lines) + "\n"

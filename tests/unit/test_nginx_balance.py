@@ -137,3 +137,17 @@ def test_group_without_servers_or_with_an_unwanted_file_is_refused(plain: Render
     assert any("redoubt_0 has no servers" in line for line in check(plain.text.replace(server, ""), MODELS))
     text = plain.text.replace(server, INCLUDE.replace("_1", "_0"))
     assert any("but the plan wants no include" in line for line in check(text, MODELS))
+
+
+def test_server_of_another_weight(tmp_path: Path) -> None:
+    models = [MODELS[0], {**MODELS[1], "weights": {"10.0.0.6:8101": 4}}]
+    made = render(tmp_path, gateway_models=models)
+    assert (made.problems, made.breaches) == ([], [])
+    assert "server 10.0.0.5:8101 max_fails" in made.text
+    assert "server 10.0.0.6:8101 weight=4 max_fails" in made.text
+    for old, new, wanted in (
+        ("weight=4", "weight=5", "10.0.0.6:8101 of redoubt_1 has weight 5 instead of 4"),
+        (" weight=4", "", "10.0.0.6:8101 of redoubt_1 has weight 1 instead of 4"),
+        ("10.0.0.5:8101 max", "10.0.0.5:8101 weight=9 max", "10.0.0.5:8101 of redoubt_1 has weight 9 instead of 1"),
+    ):
+        assert any(wanted in line for line in check(made.text.replace(old, new), models))

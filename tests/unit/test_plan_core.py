@@ -116,6 +116,14 @@ def test_how_requests_are_spread_is_one_for_all_hosts_of_a_model() -> None:
     assert "no way to spread requests" in str(problems(site("random"))["redoubt_models[0].balance"])
 
 
+def test_weight_of_a_host_reaches_the_gateway() -> None:
+    served = {f"gpu{n}": host(model() | more, address=f"10.0.0.{n}") for n, more in ((2, {}), (3, {"weight": 4}))}
+    site = document({"gw1": host(kinds=("gateway",), address="10.0.0.1"), **served}, name="gw1")
+    assert plan(site)["gateway"]["models"][0]["weights"] == {"10.0.0.3:8101": 4}
+    served["gpu3"]["models"][0]["weight"] = 101
+    assert "redoubt_models[0].weight" in problems(site)
+
+
 def test_canaries_stand_beside_the_other_hosts_of_a_model() -> None:
     def site(*shares: int | None, **more: Any) -> dict[str, Any]:
         served = {

@@ -69,9 +69,9 @@ def test_those_that_are_left_take_requests_again_when_the_others_leave_the_plan(
     bad: Answers = {A: "refused", B: None}
     found = rounds(bad, bad, bad)
     assert out(found) == {A}
-    model: dict[str, Any] = {"servers": [A], "drained": [B], "backup": []}
+    model: dict[str, Any] = {"servers": [A], "drained": [B], "backup": [], "weights": {A: 4}}
     assert pool_text(model, found).splitlines()[1:] == [
-        f"server {A} max_fails=3 fail_timeout=10s;",
+        f"server {A} weight=4 max_fails=3 fail_timeout=10s;",
         f"server {B} down; # drained",
     ]
     then = judged(found, {A: "refused"}, FAILS, PASSES, "9")
@@ -83,7 +83,7 @@ def test_canary_that_is_alone_goes_too_as_others_stand_behind_it() -> None:
     for number in range(FAILS):
         pool = judged(pool, {A: "silent"}, FAILS, PASSES, str(number), least=0)
     assert out(pool) == {A}
-    assert pool_text({"servers": [A], "drained": [], "backup": [B]}, pool).splitlines()[1:] == [
+    assert pool_text({"servers": [A], "drained": [], "backup": [B], "weights": {}}, pool).splitlines()[1:] == [
         f"server {A} down; # out since 2",
         f"server {B} backup;",
     ]
