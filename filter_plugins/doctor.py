@@ -113,6 +113,7 @@ def doctor_inside_checks(plan: Document, settings: Document) -> list[Check]:
             },
             *gateway_checks.audit(),
             *gateway_checks.fetched_keys(settings.get("jwks", [])),
+            *gateway_checks.pools(),
         ]
     if plan.get("monitoring"):
         checks += _monitoring_checks(settings["prometheus_url"], sorted(drained))

@@ -1,6 +1,6 @@
 # Copyright: Redoubt contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Filters of the gateway role: refuse bad input before a host is touched, and lay out its route table.
+"""Filters of the gateway role: refuse bad input before a host is touched.
 
 Pure functions; nothing is read or written.
 """
@@ -12,14 +12,16 @@ import ipaddress
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 # Ansible loads this file on its own; the project's packages lie beside filter_plugins.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from policy.balance import arms, balance_problems, canary_servers, conversing, groups
 from policy.keys import key_problems, key_records
+from policy.pools import gateway_pools, health_problems, pool_files
+from policy.routes import gateway_model_list, gateway_routes
 
 DNS_NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 # Only characters that are the same before and after URL decoding.
@@ -28,7 +30,6 @@ ROUTE = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9._-]*)+\Z")
 SIZE = re.compile(r"[1-9][0-9]*[kKmMgG]?\Z")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 OWN_PATHS = ("/healthz", "/page.css", "/page.js", "/ca.crt")
-MODEL_LIST = "/v1/models"
 #: Minutes that lines of the audit log may wait for their seal.
 MOST_MINUTES = 15
 # Smallest values of the numeric settings.
@@ -115,7 +116,7 @@ def _model(where: str, model: dict[str, Any]) -> list[str]:
     servers = [*(model.get("servers") or []), *(model.get("drained") or [])]
     if not servers:
         problems.append(f"{where} ({name}): no servers - give the engines as [127.0.0.1:8101]")
-    for server in servers:
+    for server in [*servers, *canary_servers(model)]:
         problem = server_problem(str(server))
         if problem:
             problems.append(f"{where} ({name}): server {server!r}: {problem}")
@@ -130,10 +131,12 @@ def _model(where: str, model: dict[str, Any]) -> list[str]:
             problems.append(f"{where} ({name}): route {path}: methods {methods!r} - use some of {', '.join(METHODS)}")
         if not isinstance(route.get("stream", False), bool):
             problems.append(f"{where} ({name}): route {path}: stream must be true or false")
+    if not ROUTE.match(str(model.get("health_path", "/health"))):
+        problems.append(f"{where} ({name}): health_path {model['health_path']!r} is no exact path")
     limit = model.get("concurrent_requests", 1)
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         problems.append(f"{where} ({name}): concurrent_requests: {limit!r} must be a whole number, 1 or more")
-    return problems
+    return problems + balance_problems(f"{where} ({name})", model)
 
 
 def _models(value: Any) -> list[str]:
@@ -217,6 +220,7 @@ def gateway_problems(settings: dict[str, Any]) -> list[str]:
         *_models(settings.get("gateway_models")),
         *_listening(settings),
         *_numbers(settings),
+        *health_problems(settings),
     ]
     if not SIZE.match(str(settings.get("gateway_max_body_size"))):
         problems.append(
@@ -229,61 +233,6 @@ def gateway_problems(settings: dict[str, Any]) -> list[str]:
             " unseen, and the alert comes after 30 minutes"
         )
     return problems
-
-
-def _row(index: int, model: dict[str, Any], route: dict[str, Any], path: str, kind: str) -> dict[str, Any]:
-    return {
-        "path": path,
-        "kind": kind,
-        "upstream": f"redoubt_{index}",
-        "target": route["path"],
-        "methods": list(route["methods"]),
-        "stream": bool(route.get("stream", False)),
-        "model": model["name"],
-        "concurrent_requests": model.get("concurrent_requests", 0),
-    }
-
-
-def _chosen(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The plain paths of several models: the body of a POST names the model, GET /v1/models lists all."""
-    table: list[dict[str, Any]] = []
-    targets: dict[str, list[dict[str, str]]] = {}
-    for index, model in enumerate(models):
-        for route in model["routes"]:
-            plain = route["path"]
-            if route["methods"] == ["POST"]:
-                inner = f"/-/{model['name']}{plain}"
-                table.append(_row(index, model, route, inner, "inner"))
-                rows = targets.setdefault(plain, [])
-                if index == 0:
-                    rows.append({"wanted": f":{plain}", "path": inner})
-                rows.append({"wanted": f"{model['name']}:{plain}", "path": inner})
-            elif index == 0 and plain != MODEL_LIST:
-                table.append(_row(index, model, route, plain, "model"))
-    table += [{"path": path, "kind": "choose", "methods": ["POST"], "targets": rows} for path, rows in targets.items()]
-    listed = {"path": MODEL_LIST, "methods": ["GET"]}
-    return [*table, {**_row(0, {"name": ""}, listed, MODEL_LIST, "list"), "upstream": ""}]
-
-
-def gateway_routes(models: list[dict[str, Any]], pages: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The exact allowlist, one row for each path; `pages` are paths of the people's page (kind `page`).
-
-    Each model is reached below `/<name>` (kind `model`: path, upstream, target, methods, stream, model,
-    concurrent_requests; `upstream` is the name of the group of servers, `target` the path at the engine). A single
-    model is also reached at its own paths. Of several, the body says which one is wanted: kinds `choose` (path,
-    methods, targets [{wanted, path}]) and `inner` (as `model`, but for requests that were chosen), and `list`.
-    """
-    several = len(models) > 1
-    table = _chosen(models) if several else []
-    for index, model in enumerate(models):
-        for prefix in [f"/{model['name']}"] if several else ["", f"/{model['name']}"]:
-            table += [_row(index, model, route, prefix + route["path"], "model") for route in model["routes"]]
-    return [*table, *({"path": path, "kind": "page", "methods": ["GET", "HEAD"]} for path in pages)]
-
-
-def gateway_model_list(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The models as OpenAI's clients expect them of GET /v1/models."""
-    return [{"id": model["name"], "object": "model", "created": 0, "owned_by": "redoubt"} for model in models]
 
 
 def gateway_generation(text: str, more: list[str]) -> dict[str, str]:
@@ -304,6 +253,11 @@ class FilterModule:
         return {
             "gateway_problems": gateway_problems,
             "gateway_key_records": key_records,
+            "gateway_arms": arms,
+            "gateway_conversing": conversing,
+            "gateway_groups": groups,
+            "gateway_pools": gateway_pools,
+            "gateway_pool_files": pool_files,
             "gateway_routes": gateway_routes,
             "gateway_model_list": gateway_model_list,
             "gateway_generation": gateway_generation,

@@ -25,9 +25,10 @@ def nginx_policy(
     includes: list[str],
     preloaded: dict[str, str] | None = None,
     people: Sequence[dict[str, Any]] = (),
+    pools: dict[str, str] | None = None,
 ) -> list[str]:
     """Return every breach with its line, none when all is well (arguments: policy.rules.breaches)."""
-    return breaches(text, routes, models, allowed_cidrs, includes, preloaded, people)
+    return breaches(text, routes, models, allowed_cidrs, includes, preloaded, people, pools)
 
 
 class FilterModule:

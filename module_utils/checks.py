@@ -28,6 +28,7 @@ from ansible.module_utils.gateway_checks import GATEWAY_KINDS
 from ansible.module_utils.gpu import figures
 from ansible.module_utils.gpu.checks import GPU_KINDS
 from ansible.module_utils.jwks.checks import JWKS_KINDS
+from ansible.module_utils.pool_health.checks import POOL_KINDS
 from ansible.module_utils.probes import ask, http_request, run
 from ansible.module_utils.weights_checks import WEIGHTS_KINDS
 
@@ -248,6 +249,7 @@ KINDS: Dict[str, Callable[[Check], Answer]] = {
     **WEIGHTS_KINDS,
     **AUDIT_KINDS,
     **JWKS_KINDS,
+    **POOL_KINDS,
 }
 
 

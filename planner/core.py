@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from module_utils.gpu.pci import usable
-from planner import container_toolkit, conversions, entries, facts, gpus, mig, sources, watch
+from planner import container_toolkit, conversions, entries, facts, gpus, mig, pools, sources, watch
 from planner.artifacts import Artifacts
 from planner.document import Document, Host, Model
 from planner.engines import Start
@@ -263,9 +263,9 @@ class _Maker:
                     fix = "serve a model with one engine"
                     self.problems.add(f"{model.where}.engine", why, fix, model.engine, server.name)
                 reach = self._reach(server, ports[model.where], "its engine")
-                pool = entry["drained" if server.name in self.document.drained else "servers"]
-                if reach not in pool:
-                    pool.append(reach)
+                drained = server.name in self.document.drained
+                pools.place(entry, model, server.name, reach, drained, self.problems)
+        pools.check(models, self.problems)
         if not models and not self.document.incomplete:
             why = f"{host.name} is a gateway, but no host serves a model"
             self.problems.add("redoubt_models", why, "add a host to the inference group and list a model")

@@ -66,6 +66,9 @@ class Model:
     context: int | None = None
     concurrency: int | None = None
     port: int | None = None
+    balance: str | None = None
+    canary: int | None = None
+    weight: int | None = None
     image: str | None = None
     revision: str | None = None
     repo: str | None = None

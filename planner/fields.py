@@ -37,6 +37,11 @@ REPO = Pattern(
     "it is not the name of a repository",
     "write it as the hub does, such as Qwen/Qwen2.5-7B-Instruct",
 )
+BALANCE = Pattern(
+    re.compile("least_conn|conversation"),
+    "it is no way to spread requests over the hosts that serve a model",
+    "write least_conn (evenly) or conversation (a conversation's turns go to one host)",
+)
 SIZE = Pattern(re.compile(r"[1-9][0-9]*[bkmg]"), "it is not a size", "write a number and b, k, m or g, such as 8g")
 
 

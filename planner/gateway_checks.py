@@ -1,4 +1,4 @@
-"""What the doctor looks at of a gateway's audit log, and of keys that it fetches."""
+"""What the doctor looks at of a gateway: its audit log, keys that it fetches, the health of its servers."""
 
 from __future__ import annotations
 
@@ -45,4 +45,19 @@ def fetched_keys(issuers: list[str]) -> list[dict[str, Any]]:
             "remedy": "Read 'journalctl -u redoubt-jwks' on the host: it says why an issuer's keys were not had."
             " The last good ones are still used, so keys that the issuer has withdrawn are, too.",
         },
+    ]
+
+
+def pools() -> list[dict[str, Any]]:
+    """Return the check that all servers take requests, where the gateway asks them."""
+    return [
+        {
+            "id": "gateway.servers",
+            "kind": "pool_health",
+            "wanted": "/etc/redoubt/gateway/pools.json",
+            "state_dir": "/var/lib/redoubt/gateway_health",
+            "max_seconds": 900,
+            "remedy": "Read the log of the engine that is named, and 'journalctl -u redoubt-gateway-health' on the"
+            " gateway; drain its host meanwhile.",
+        }
     ]

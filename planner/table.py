@@ -24,7 +24,9 @@ def lines(plan: Mapping[str, Any]) -> list[str]:
     if plan["gateway"] is not None:
         for model in plan["gateway"]["models"]:
             drained = f"; drained: {', '.join(model['drained'])}" if model["drained"] else ""
-            result.append(f"  gateway: {model['name']} -> {', '.join(model['servers']) or 'nobody'}{drained}")
+            canary = model.get("canary")
+            share = f"; {canary['percent']} % of the keys: {', '.join(canary['servers']) or 'nobody'}" if canary else ""
+            result.append(f"  gateway: {model['name']} -> {', '.join(model['servers']) or 'nobody'}{share}{drained}")
         result += [f"  gateway: {name} is {since(mark)}" for name, mark in plan["drained"].items()]
     if plan["monitoring"] is not None:
         targets = plan["monitoring"]["targets"]

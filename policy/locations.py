@@ -17,6 +17,8 @@ SHORTEST_STREAM_READ = 600
 AUTH_GUARD = ["$gateway_verdict", "!=", "pass"]
 CHOICE_GUARD = ["$gateway_known", "!=", "pass"]
 PATH_GUARD = ["$request_uri", "!=", "$uri$is_args$args"]
+ANSWER_FILTER = "usage.count buffer_type=buffer"
+FILTER_MISSING = f"'js_body_filter {ANSWER_FILTER};' is missing"
 ANSWERS = {"choose": "models.choose", "list": "models.list", "page": "page.show"}
 
 
@@ -33,8 +35,8 @@ def proxied(location: Node, plan: Plan) -> Iterator[str]:
     if location.args[:1] != ["="] or route is None or route["kind"] in ANSWERS:
         yield at(location, f"location {' '.join(location.args)} reaches an engine but is no exact route of the plan")
         route = {}
-    match = re.match(r"http://([^/$]+)(/[^$]*)?\Z", target)
-    if match is None or match[1] not in plan.servers:
+    match = re.match(r"http://(\$?[^/$]+)(/[^$]*)?\Z", target)
+    if match is None or match[1] not in {*plan.servers, *plan.arms}:
         yield at(location, f"proxy_pass {target} leads outside the plan's engines")
     elif route and (match[1], match[2]) != (route["upstream"], route["target"]):
         yield at(location, f"proxy_pass {target} is not what the plan says for {path}")
@@ -55,6 +57,8 @@ def proxied(location: Node, plan: Plan) -> Iterator[str]:
         yield at(location, f"{path} hands the client's key on to the engine")
     if "non_idempotent" in location.value("proxy_next_upstream"):
         yield at(location, f"{path} would repeat requests that an engine may have begun to answer")
+    if (not route or "POST" in route["methods"]) and location.value("js_body_filter") != ANSWER_FILTER:
+        yield at(location, f"{path} is not counted, and its streams end bare when an engine dies: {FILTER_MISSING}")
     if not route or route["stream"]:
         yield from _streaming(location, path)
 

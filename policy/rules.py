@@ -12,20 +12,28 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from policy.balance import arms, groups
 from policy.directives import KNOWN
 from policy.locations import choosing, proxied
 from policy.people_rules import people_check, people_elsewhere, people_page
 from policy.promises import Plan, at, refuses
 from policy.tree import Node, parse
+from policy.upstreams import upstreams
 
 SECRET_VARIABLE = re.compile(
     r"\$\{?(http_authorization|http_x_api_key|http_cookie|cookie_\w+|args|arg_\w+|query_string|request_body|"
-    r"request_uri|request|gateway_key_id|gateway_key_record|gateway_token|gateway_tail|gateway_held|ssl_client_raw_cert)\b"
+    r"request_uri|request|gateway_key_id|gateway_key_record|gateway_token|gateway_tail|gateway_held|gateway_opening|"
+    r"gateway_conversation|ssl_client_raw_cert)\b"
 )
 LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|\[::1\]):\d+\Z")
-SCRIPTS = (["$gateway_verdict", "keys.verdict"], ["$gateway_known", "keys.known"], ["$gateway_given", "usage.path"])
+SCRIPTS = (
+    ["$gateway_verdict", "keys.verdict"],
+    ["$gateway_known", "keys.known"],
+    ["$gateway_given", "usage.path"],
+    ["$gateway_conversation", "conversations.key"],
+)
 ZONES = ("gateway_quota", "gateway_tokens")
-PROGRAMS = ("keys.js", "models.js", "page.js", "usage.js")
+PROGRAMS = ("conversations.js", "keys.js", "models.js", "page.js", "usage.js")
 ADDRESS_GUARD = ["$gateway_admitted", "=", "0"]
 ADMITTED = {"default": "1", "00": "0"}
 HEALTH = {"default": "0", "/healthz": "$gateway_local"}
@@ -35,7 +43,7 @@ HTTP_LIMITS = ("client_max_body_size", "client_header_timeout", "client_body_tim
 
 def _directives(root: Node, plan: Plan) -> Iterator[str]:
     for node in root.walk():
-        if node.parent is not None and node.parent.name in ("map", "geo"):
+        if node.parent is not None and node.parent.name in ("map", "geo", "split_clients"):
             continue
         if node.name not in KNOWN:
             yield at(node, f"directive '{node.name}' is not known to the policy")
@@ -106,20 +114,6 @@ def _logs(root: Node) -> Iterator[str]:
     for http in root.find("http"):
         if not http.find("access_log"):
             yield at(http, "no access_log: Nginx would write its own format")
-
-
-def _upstreams(root: Node, plan: Plan) -> Iterator[str]:
-    for node in root.walk():
-        if node.name != "upstream":
-            continue
-        known = plan.servers.get(node.args[0], set())
-        drained = plan.drained.get(node.args[0], set())
-        for server in node.find("server"):
-            if server.args[0] in drained:
-                if "down" not in server.args[1:]:
-                    yield at(server, f"server {server.args[0]} of {node.args[0]} is drained, so it must be down")
-            elif server.args[0] not in known:
-                yield at(server, f"server {server.args[0]} of {node.args[0]} is not in the plan")
 
 
 def _kind(server: Node) -> str:
@@ -208,22 +202,29 @@ def breaches(
     includes: list[str],
     preloaded: dict[str, str] | None = None,
     people: Sequence[dict[str, Any]] = (),
+    pools: dict[str, str] | None = None,
 ) -> list[str]:
     """Every breach of the gateway's policy in a rendered nginx.conf, with its line; empty when there is none.
 
     `routes` is the table made by `gateway_routes`, `models` what it was made of; `includes` names the only
-    files that may be included, `preloaded` the only objects for programs, and the file of each;
-    `people` the pages for people (rows of `people_rows`).
+    files that may be included, `preloaded` the only objects for programs, and the file of each; `people` the
+    pages for people (rows of `people_rows`), and `pools` the files of groups of servers, by the group.
     """
+    wanted = groups(models)
     plan = Plan(
         routes={route["path"]: route for route in routes},
         servers={
-            **{f"redoubt_{index}": set(model["servers"]) for index, model in enumerate(models)},
+            **{group["name"]: set(group["servers"]) for group in wanted},
             **{row["upstream"]: {row["server"]} for row in people},
         },
-        drained={f"redoubt_{index}": set(model.get("drained", [])) for index, model in enumerate(models)},
+        drained={group["name"]: set(group["drained"]) for group in wanted},
+        weights={group["name"]: group["weights"] for group in wanted},
+        backup={group["name"]: set(group["backup"]) for group in wanted},
+        balance={group["name"]: group["balance"] for group in wanted},
+        arms={arm["variable"]: (arm["key"], arm["shares"]) for arm in arms(models)},
         allowed={str(item) for item in allowed_cidrs},
-        includes=set(includes),
+        pools=pools or {},
+        includes={*includes, *(pools or {}).values()},
         preloaded=preloaded or {},
         people={row["path"]: row for row in people},
     )
@@ -232,7 +233,7 @@ def breaches(
         *_directives(root, plan),
         *_maps(root, plan),
         *_logs(root),
-        *_upstreams(root, plan),
+        *upstreams(root, plan),
         *people_elsewhere(root, plan),
     ]
     if len(root.find("http")) != 1:

@@ -30,6 +30,8 @@ STATUS = "status.json"
 STRETCH = 16 << 20
 PATIENCE = 60.0
 DAY = 86400
+# How Nginx writes that an engine was lost within an answer. In a client's text the quotes would be escaped.
+CUT = b'"ended":"cut"'
 
 
 class Broken(Exception):
@@ -42,6 +44,8 @@ class Chain:
 
     last: Optional[Seal] = None
     files: dict[str, Seal] = field(default_factory=dict)
+    #: Answers that were cut, among the lines that this run has sealed.
+    cut: int = 0
 
     def add(self, seal: Seal) -> None:
         """Take the next seal."""
@@ -78,8 +82,8 @@ def load(path: Path) -> Chain:
     return chain
 
 
-def stretches(stream: IO[bytes], most: int = STRETCH) -> Iterator[tuple[int, int, str]]:
-    """What follows in a file, in stretches of whole lines: (bytes, lines, SHA-256).
+def stretches(stream: IO[bytes], most: int = STRETCH) -> Iterator[tuple[int, int, str, int]]:
+    """What follows in a file, in stretches of whole lines: (bytes, lines, SHA-256, lines of answers that were cut).
 
     Raises Broken, and as reading does.
     """
@@ -90,7 +94,7 @@ def stretches(stream: IO[bytes], most: int = STRETCH) -> Iterator[tuple[int, int
             if len(data) == most:
                 raise Broken(f"a line is longer than {most} bytes: Nginx did not write that")
             return
-        yield size, data.count(b"\n"), hashlib.sha256(data[:size]).hexdigest()
+        yield size, data.count(b"\n"), hashlib.sha256(data[:size]).hexdigest(), data.count(CUT, 0, size)
         stream.seek(size - len(data), os.SEEK_CUR)
 
 
@@ -170,7 +174,7 @@ def _seal_file(file: LogFile, chain: Chain, seals: SealFile, when: tuple[float, 
             stream.seek(position)
             # Whatever a file's times say: what is new now was written after the last seal.
             newest = stamp(max(min(os.stat(file.path).st_mtime, now), floor))
-            for size, lines, digest in stretches(stream):
+            for size, lines, digest, cut in stretches(stream):
                 last = chain.last
                 bare = Seal(
                     (last.seq if last else 0) + 1,
@@ -193,6 +197,7 @@ def _seal_file(file: LogFile, chain: Chain, seals: SealFile, when: tuple[float, 
                         " nothing is lost, the next run seals it"
                     ) from error
                 chain.add(seal)
+                chain.cut += cut
                 position, count = position + size, count + 1
     except FileNotFoundError:
         return count  # it was renamed or compressed just now: the next run has it
@@ -208,7 +213,15 @@ def _write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def metrics_text(run: float, chain: Chain, problems: int) -> str:
+def _cut_before(path: Path) -> int:
+    """Answers that were cut, as the last run counted them; 0 where it left nothing that can be read."""
+    try:
+        return int(json.loads(path.read_text())["cut"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def metrics_text(run: float, chain: Chain, problems: int, cut: int) -> str:
     """The figures in Prometheus' text format."""
     rows = {
         "run_timestamp_seconds": ("When the audit log was last looked at and sealed", int(run)),
@@ -219,6 +232,12 @@ def metrics_text(run: float, chain: Chain, problems: int) -> str:
     for name, (told, value) in rows.items():
         metric = f"redoubt_gateway_audit_{name}"
         lines += [f"# HELP {metric} {told}", f"# TYPE {metric} gauge", f"{metric} {value}"]
+    metric = "redoubt_gateway_answers_cut_total"
+    lines += [
+        f"# HELP {metric} Answers whose engine was lost before their end",
+        f"# TYPE {metric} counter",
+        f"{metric} {cut}",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -234,10 +253,11 @@ def main(arguments: Optional[list[str]] = None) -> int:
     try:
         with only_run(options.state_dir / "lock", "the seals of the audit log", PATIENCE):
             chain, count, problems = seal_new(options.log, options.state_dir, options.days, now)
-            status = {"run": int(now), "seal": chain.last.seq if chain.last else 0, "problems": problems}
+            cut = _cut_before(options.state_dir / STATUS) + chain.cut
+            status = {"run": int(now), "seal": chain.last.seq if chain.last else 0, "problems": problems, "cut": cut}
             _write(options.state_dir / STATUS, json.dumps(status, indent=1) + "\n")
             if options.metrics and options.metrics.parent.is_dir():
-                _write(options.metrics, metrics_text(now, chain, len(problems)))
+                _write(options.metrics, metrics_text(now, chain, len(problems), cut))
     except (Broken, Busy, OSError) as error:
         print(f"<3>not sealed: {error}")  # `<3>` makes it an error in the journal
         return 1

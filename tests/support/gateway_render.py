@@ -48,6 +48,7 @@ class Rendered:
     page: str
     issuers: str
     people: list[dict[str, str]]
+    health: list[dict[str, str]]
 
 
 def render(folder: Path, nginx: str = "1.26.3", openssl: str = "3.5.1", **variables: Any) -> Rendered:
@@ -65,6 +66,7 @@ def render(folder: Path, nginx: str = "1.26.3", openssl: str = "3.5.1", **variab
         "issuers": "__gateway_issuers_text",
         "people": "__gateway_people_files",
         "breaches": "__gateway_breaches",
+        "health": "__gateway_health_others",
         "page": "lookup('ansible.builtin.template', 'page.js.j2')",
     }
     play = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import json
 import os
 from multiprocessing import get_context
 from pathlib import Path
@@ -177,6 +178,22 @@ def test_program_writes_status_and_figures_and_runs_alone(
         assert main(words) == 1
     assert "another run" in capsys.readouterr().out
     assert AUDIT_KINDS["audit"]({**check, "state_dir": "/none"})[0] is False
+
+
+def test_answers_that_were_cut_are_counted_once_and_over_all_runs(site: Site) -> None:
+    """Also when a run left no status; what a client wrote into its path does not count."""
+    words = [f"--log={site.log}", f"--state-dir={site.root}", "--days=90", f"--metrics={site.root}/m.prom"]
+    counts = []
+    for ended in ("whole", "cut", "left", "cut"):
+        path = '/v1/"ended":"cut"'
+        with site.log.open("a") as stream:
+            stream.write(json.dumps({"path": path, "ended": ended}, separators=(",", ":")) + "\n")
+        assert main(words) == 0
+        counts.append((site.root / "m.prom").read_text().splitlines()[-1])
+    assert counts == [f"redoubt_gateway_answers_cut_total {number}" for number in (0, 1, 1, 2)]
+    (site.root / "status.json").write_text("{")
+    assert main(words) == 0
+    assert "redoubt_gateway_answers_cut_total 0" in (site.root / "m.prom").read_text()
 
 
 def test_files_time_cannot_make_new_lines_old(site: Site) -> None:

@@ -11,7 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filter_plugins.gateway_inputs import gateway_generation, gateway_problems, gateway_routes
+from filter_plugins.gateway_inputs import gateway_generation, gateway_problems
+from policy.routes import gateway_routes
 from tests.support.gateway_render import KEY, MODELS, ROLE, VARIABLES
 
 DEFAULTS: dict[str, Any] = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
@@ -75,6 +76,24 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("gateway_models", model(routes=[{"path": "/v1/*", "methods": ["GET"]}]), "no exact path"),
     ("gateway_models", model(routes=[{"path": "v1", "methods": ["GET"]}]), "no exact path"),
     ("gateway_models", model(routes=[{"path": "/v1/x", "methods": ["get"]}]), "methods"),
+    ("gateway_models", model(balance="random"), "balance: 'random' is not known"),
+    ("gateway_models", model(canary={"servers": ["10.0.0.9:1"], "percent": 101}), "percent: 101 must be"),
+    ("gateway_models", model(canary={"servers": ["10.0.0.9:1"], "percent": "5"}), "percent: '5' must be"),
+    ("gateway_models", model(canary={"servers": ["10.0.0.9:1"]}), "percent: None must be"),
+    ("gateway_models", model(canary={"servers": [], "percent": 5}), "canary: no servers"),
+    ("gateway_models", model(canary={"servers": ["a;b:80"], "percent": 5}), "neither an address nor"),
+    ("gateway_models", model(canary={"servers": MODELS[0]["servers"], "percent": 5}), "serves the other revision too"),
+    (
+        "gateway_models",
+        model(canary={"server": "10.0.0.9:1", "percent": 5}),
+        "write {servers: ",
+    ),
+    ("gateway_models", model(weights=[2]), "weights: [2] - write"),
+    ("gateway_models", model(weights={"10.9.9.9:1": 2}), "10.9.9.9:1 is none of its servers"),
+    ("gateway_models", model(weights={MODELS[0]["servers"][0]: 0}), "0 must be a whole number from 1 to 100"),
+    ("gateway_models", model(canary=10), "canary: 10 - write"),
+    ("gateway_models", model(health_path="health"), "health_path 'health' is no exact path"),
+    ("gateway_models", model(balance=None), "balance: None is not known"),
     ("gateway_models", [MODELS[0], MODELS[0]], "two routes would have the path /small/v1"),
     ("gateway_models", model(routes=[{"path": "/healthz", "methods": ["GET"]}]), "path /healthz"),
     ("gateway_listen_addresses", ["eth0"], "'eth0' is no IP address"),

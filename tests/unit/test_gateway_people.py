@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from filter_plugins.gateway_inputs import gateway_routes
 from filter_plugins.gateway_people import people_traces
 from policy import breaches
 from policy.people import people_problems, people_rows
+from policy.routes import gateway_routes
 from tests.support.gateway_render import MODELS, VARIABLES, Rendered, render
 
 KEYS = "../redoubt/gateway/keys.conf"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from filter_plugins.gateway_inputs import gateway_routes
 from policy import breaches
+from policy.routes import gateway_routes
 from tests.support.gateway_render import KEY, MODELS, VARIABLES, Rendered, render
 
 KEYS = "../redoubt/gateway/keys.conf"
@@ -50,7 +50,7 @@ BREACHES = {
         "only $gateway_verdict keys",
     ),
     "verdict set by hand": (UNAUTHORISED, "set $gateway_verdict pass;\n" + UNAUTHORISED, "must not be set"),
-    "another program": ("js_import keys.js;", "js_import other.js;", "is none of keys.js"),
+    "another program": ("js_import keys.js;", "js_import other.js;", "other.js is none of "),
     "answered before the key": (UNAUTHORISED, "return 200 x;\n" + UNAUTHORISED, "without an API key"),
     "body read for anybody": (KNOWN, "", "if ($gateway_known != pass)"),
     "inner path open to all": ("            internal;\n", "", "chosen requests only"),
@@ -89,7 +89,7 @@ BREACHES = {
         "server { listen 127.0.0.1:81; location = /v1/models { proxy_pass http://redoubt_0/v1/models; } }\n",
         "a server without TLS",
     ),
-    "unknown names answered": ("listen 0.0.0.0:443 ssl default_server;", "", "no default server"),
+    "unknown names answered": ("listen 0.0.0.0:443 ssl default_server so_keepalive=60s::;", "", "no default server"),
     "prefix in place of a route": ("location = /large/v1/chat/completions {", "location /large/ {", "no exact route"),
     "pattern in place of a route": (
         "location = /large/v1/chat/completions {",
@@ -108,6 +108,9 @@ BREACHES = {
     "HTTP/1.0 to the engine": ("proxy_http_version 1.1;", "", "proxy_http_version must be 1.1"),
     "short reads": ("proxy_read_timeout 3600s;", "proxy_read_timeout 1m;", "proxy_read_timeout must be 600s"),
     "short sends": ("send_timeout 3600s;\n    keepalive", "\n    keepalive", "send_timeout must be 600s"),
+    "streams that end bare": ("js_body_filter usage.count buffer_type=buffer;", "", "end bare when an engine dies"),
+    "streams passed by another program": ("js_body_filter usage.count", "js_body_filter usage.path", "end bare"),
+    "client's leave ignored": ("proxy_cache off;", "proxy_cache off; proxy_ignore_client_abort on;", "is not known"),
     "cache": ("proxy_cache off;", "proxy_cache x;", "no proxy_cache"),
     "repeated requests": ("next_upstream error timeout;", "next_upstream error non_idempotent;", "repeat requests"),
     "key handed on": ("proxy_pass_request_headers off;", "", "hands the client's key on"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from filter_plugins.gateway_inputs import gateway_routes
 from policy import breaches
+from policy.routes import gateway_routes
 from tests.support.gateway_render import MODELS, VARIABLES, Rendered, render
 from tests.support.jwt_issuer import Issuer
 
@@ -48,7 +48,7 @@ BREACHES = {
         "js_set $gateway_verdict tokens.record;",
         "only",
     ),
-    "tokens by themselves": ("js_import keys.js;", "js_import tokens.js;", "is none of keys.js"),
+    "tokens by themselves": ("js_import keys.js;", "js_import tokens.js;", "is none of conversations.js, keys.js"),
     "token set by hand": ('set $gateway_model "small";', 'set $gateway_token x; set $gateway_model "";', "not be set"),
     "rights in the log": ('"path":"$gateway_path"', '"path":"$gateway_token"', "$gateway_token"),
 }

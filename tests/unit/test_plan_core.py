@@ -101,6 +101,50 @@ def test_a_gateway_elsewhere_reaches_every_replica() -> None:
     assert made["weights"] == []
 
 
+def test_how_requests_are_spread_is_one_for_all_hosts_of_a_model() -> None:
+    def site(*wanted: str | None) -> dict[str, Any]:
+        served = {
+            f"gpu{number}": host(model(**({"balance": way} if way else {})), address=f"10.0.0.{number + 2}")
+            for number, way in enumerate(wanted)
+        }
+        return document({"gw1": host(kinds=("gateway",), address="10.0.0.1"), **served}, name="gw1")
+
+    assert "balance" not in plan(site(None, None))["gateway"]["models"][0]
+    assert plan(site("conversation", "conversation"))["gateway"]["models"][0]["balance"] == "conversation"
+    refused = problems(site("conversation", "least_conn"))["redoubt_models[0].balance"]
+    assert "another host wants conversation" in str(refused)
+    assert "no way to spread requests" in str(problems(site("random"))["redoubt_models[0].balance"])
+
+
+def test_weight_of_a_host_reaches_the_gateway() -> None:
+    served = {f"gpu{n}": host(model() | more, address=f"10.0.0.{n}") for n, more in ((2, {}), (3, {"weight": 4}))}
+    site = document({"gw1": host(kinds=("gateway",), address="10.0.0.1"), **served}, name="gw1")
+    assert plan(site)["gateway"]["models"][0]["weights"] == {"10.0.0.3:8101": 4}
+    served["gpu3"]["models"][0]["weight"] = 101
+    assert "redoubt_models[0].weight" in problems(site)
+
+
+def test_canaries_stand_beside_the_other_hosts_of_a_model() -> None:
+    def site(*shares: int | None, **more: Any) -> dict[str, Any]:
+        served = {
+            f"gpu{number}": host(model() | ({} if share is None else {"canary": share}), address=f"10.0.0.{number + 2}")
+            for number, share in enumerate(shares)
+        }
+        return document({"gw1": host(kinds=("gateway",), address="10.0.0.1"), **served}, name="gw1", **more)
+
+    entry = plan(site(None, 10, 10))["gateway"]["models"][0]
+    assert entry["servers"] == ["10.0.0.2:8101"]
+    assert entry["canary"] == {"servers": ["10.0.0.3:8101", "10.0.0.4:8101"], "drained": [], "percent": 10}
+    mark = {"since": "2026-01-01", "by": "x", "reason": ""}
+    drained = plan(site(None, 10, 10, drained={"gpu1": mark}))["gateway"]["models"][0]["canary"]
+    assert (drained["servers"], drained["drained"]) == (["10.0.0.4:8101"], ["10.0.0.3:8101"])
+    told = FilterModule().filters()["deployment_plan_lines"](plan(site(None, 10)))
+    assert any("10 % of the keys: 10.0.0.3:8101" in line for line in told)
+    assert "another host has 10" in str(problems(site(None, 10, 20))["redoubt_models[0].canary"])
+    assert "all hosts that serve small are canaries" in str(problems(site(10, 10))["redoubt_models"])
+    assert "redoubt_models[0].canary" in problems(site(None, 101))
+
+
 def test_an_engine_on_loopback_cannot_serve_another_machine() -> None:
     hosts = {"gw1": host(kinds=("gateway",), address="10.0.0.1"), "gpu1": host(model())}
     found = problems(document(hosts, "gw1"))["redoubt_private_address of gpu1"]

@@ -1,4 +1,5 @@
 // Which model a request is for, and which there are: where several stand behind one address.
+import conversations from 'conversations.js';
 import keys from 'keys.js';
 
 function refuse(r, status, reason) {
@@ -8,9 +9,10 @@ function refuse(r, status, reason) {
 
 // js_content of a plain path: on to the model that the body names. The key is judged there, for that model.
 function choose(r) {
-    let wanted;
+    let body, wanted;
     try {
-        wanted = JSON.parse(r.requestText || '{}').model;
+        body = JSON.parse(r.requestText || '{}');
+        wanted = body.model;
     } catch (error) {
         return refuse(r, 400, 'body');
     }
@@ -18,6 +20,9 @@ function choose(r) {
     r.variables.gateway_wanted = (wanted === undefined ? '' : wanted) + ':' + r.uri;
     const target = r.variables.gateway_target;
     if (target) {
+        if (r.variables.gateway_conversing) {
+            conversations.note(r, body);
+        }
         return r.internalRedirect(target);
     }
     return refuse(r, 404, 'model');

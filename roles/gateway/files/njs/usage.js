@@ -1,5 +1,6 @@
 // What an answer has cost: read from the bytes as they pass, which go on at once and unchanged.
 import quota from 'quota.js';
+import streams from 'streams.js';
 
 const MARK = '"usage":';
 // Longest piece of an earlier buffer that may hold the head of a usage object.
@@ -55,57 +56,9 @@ function note(r, data) {
     quota.charge(v.gateway_counted, Number(v.gateway_prompt_tokens) + Number(v.gateway_completion_tokens) - before);
 }
 
-// Whether the client wants the event that engines here end every stream with, the one with usage and no choices.
-function wanted(r) {
-    try {
-        return JSON.parse(r.requestText).stream_options.include_usage === true;
-    } catch (error) {
-        return false;
-    }
-}
-
-// An event of usage that nobody asked for: clients that read choices[0] of every event would stumble over it.
-function unasked(text) {
-    if (text.indexOf(MARK) < 0 || text.slice(0, 6) !== 'data: ') {
-        return false;
-    }
-    try {
-        const event = JSON.parse(text.slice(6));
-        return Array.isArray(event.choices) && event.choices.length === 0 && Boolean(event.usage);
-    } catch (error) {
-        return false;
-    }
-}
-
-// Whole events go on, without the one that nobody asked for; the head of one that is still coming waits for its end.
-function thin(r, data, flags) {
-    const held = r.variables.gateway_held;
-    const joined = held === '' ? data : Buffer.concat([Buffer.from(held, 'hex'), data]);
-    let from = 0, sent = 0;
-    for (let end = joined.indexOf('\n\n'); end >= 0; end = joined.indexOf('\n\n', from)) {
-        const next = end + 2;
-        if (unasked(joined.slice(from, end).toString())) {
-            r.sendBuffer(joined.slice(sent, from), {last: false});
-            sent = next;
-        }
-        from = next;
-    }
-    const rest = flags.last ? joined.length : from;
-    r.variables.gateway_held = joined.slice(rest).toString('hex');
-    r.sendBuffer(joined.slice(sent, rest), flags);
-}
-
 // js_body_filter with buffers: the bytes go on first, and whatever goes wrong in counting cuts no stream.
 function count(r, data, flags) {
-    if (r.variables.gateway_thin === '') {
-        const stream = (r.headersOut['Content-Type'] || '').slice(0, 17) === 'text/event-stream';
-        r.variables.gateway_thin = stream && !wanted(r) ? 'yes' : 'no';
-    }
-    if (r.variables.gateway_thin === 'yes') {
-        thin(r, data, flags);
-    } else {
-        r.sendBuffer(data, flags);
-    }
+    streams.pass(r, data, flags);
     if (data.length > 0) {
         try {
             note(r, data);
