@@ -37,6 +37,11 @@ Answer = Tuple[bool, str]
 
 ENABLED = ("enabled", "enabled-runtime", "static", "alias", "indirect")
 
+# Docker asks an engine every 10 s, for at most 10 s (healthcheck in templates/compose.yml.j2): until then an engine
+# that serves already is still "starting".
+HEALTH_ROUND = 20.0
+HEALTH_PAUSE = 1.0
+
 
 def _unit(check: Check) -> Answer:
     problem = ask({"unit": check["unit"]})
@@ -59,15 +64,36 @@ def _docker_json(arguments: list[str]) -> Any:
         return None
 
 
+def _health(state: Any) -> str:
+    """Docker's verdict on a container as `docker inspect` shows it, `none` without a health check."""
+    return str((state.get("Health") or {}).get("Status", "none"))
+
+
+def _loads(state: Any) -> bool:
+    return bool(state["Running"]) and not state.get("Restarting") and _health(state) == "starting"
+
+
+def _inspected(container: str) -> Any:
+    """What Docker says of a container, with its verdict where one comes within a round of the health check."""
+    deadline = time.monotonic() + HEALTH_ROUND
+    while True:
+        found = _docker_json(["inspect", "--type", "container", container])
+        if not found or not _loads(found[0]["State"]) or time.monotonic() > deadline:
+            return found
+        time.sleep(HEALTH_PAUSE)
+
+
 def _container(check: Check) -> Answer:
-    found = _docker_json(["inspect", "--type", "container", check["container"]])
+    found = _inspected(check["container"])
     if not found:
         return False, f"container {check['container']} does not exist"
     item = found[0]
     state = item["State"]
     if not state["Running"] or state.get("Restarting"):
         return False, f"container {check['container']} is {state['Status']} (exit {state['ExitCode']})"
-    health = (state.get("Health") or {}).get("Status", "none")
+    health = _health(state)
+    if health == "starting":
+        return False, f"container {check['container']} has run since {state['StartedAt'][:19]}Z and is still starting"
     if health not in ("healthy", "none"):
         return False, f"container {check['container']} runs but is {health}"
     digest = check.get("config_digest")
