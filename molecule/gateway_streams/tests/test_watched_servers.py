@@ -79,6 +79,7 @@ def test_drained_server_is_not_asked_and_not_brought_back(
     routes = [{"path": CHAT, "methods": ["POST"], "stream": True}]
     pair = {"name": "pair", "servers": ["127.0.0.1:8103"], "drained": ["127.0.0.1:8102"], "routes": routes}
     assert play(**watching, gateway_models=[pair]).status == 0
+    until(host, f"[ -f {STATE} ]")
     rounds = f'python3 -c \'import json; print(json.load(open("{STATE}"))["run"])\''
     before = host.check_output(rounds)
     until(host, f'[ "$({rounds})" != {before} ]')
